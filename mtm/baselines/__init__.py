@@ -1,0 +1,1 @@
+"""Models to compare with, behind the same ``Learner`` interface."""

@@ -1,0 +1,1 @@
+"""Ablations and searches over the pipeline's recipes."""
