@@ -25,30 +25,30 @@ class BehaviourPolicy:
     ``layers.{i}.bias`` [out] for the trunk, ``mean.weight`` / ``mean.bias`` for the action mean
     and either ``log_std`` [A] (TRPO) or ``log_std.weight`` / ``log_std.bias`` (SAC).
 
-    ``facts`` holds at least ``env_id``, ``activation`` ("tanh" or "relu") and ``squash`` (True:
-    the Gaussian is passed through tanh and scaled to the action bounds, as in SAC).
+    ``facts`` holds at least ``env_id``, ``activation`` ("tanh" or "relu"), ``squash`` (True: the
+    Gaussian is passed through tanh and scaled to the action bounds, as in SAC) and ``noise``, by
+    which its standard deviation is multiplied when it acts (0: the mean action).
     """
 
     tensors: dict[str, np.ndarray]
     facts: dict
 
     def act(
-        self, obs: np.ndarray, rng: np.random.Generator | None, low: np.ndarray, high: np.ndarray
+        self, obs: np.ndarray, rng: np.random.Generator, low: np.ndarray, high: np.ndarray
     ) -> np.ndarray:
-        """Actions [N, A] for observations [N, D]; the mean action where ``rng`` is None."""
+        """Actions [N, A], within ``low`` and ``high`` [A], for observations [N, D]."""
         t = self.tensors
         activation = _ACTIVATIONS[self.facts["activation"]]
         x = np.clip((obs - t["obs.mean"]) / t["obs.std"], -10.0, 10.0)
         for i in range(sum(name.startswith("layers.") for name in t) // 2):
             x = activation(x @ t[f"layers.{i}.weight"].T + t[f"layers.{i}.bias"])
         action = x @ t["mean.weight"].T + t["mean.bias"]
-        if rng is not None:
-            if "log_std" in t:
-                log_std = t["log_std"]
-            else:
-                log_std = x @ t["log_std.weight"].T + t["log_std.bias"]
-            log_std = np.clip(log_std, -20.0, 2.0)
-            action = action + np.exp(log_std) * rng.standard_normal(action.shape)
+        if "log_std" in t:
+            log_std = t["log_std"]
+        else:
+            log_std = x @ t["log_std.weight"].T + t["log_std.bias"]
+        std = self.facts["noise"] * np.exp(np.clip(log_std, -20.0, 2.0))
+        action = action + std * rng.standard_normal(action.shape)
         if self.facts["squash"]:
             action = low + (np.tanh(action) + 1.0) * 0.5 * (high - low)
         return np.clip(action, low, high).astype(np.float32)

@@ -6,8 +6,10 @@
 
 ``train`` writes a snapshot every few thousand environment steps, each scored over 20 episodes.
 ``select`` ships three kinds of them into ``pipeline/behaviour/weights``: the best (``expert``),
-the one nearest to half the expert's return (``medium``), and up to ten from the earliest to the
-medium one (``replay-00`` ...), which together stand for a replay buffer.
+the one nearest to half the expert's return (``medium``), and ten from the earliest to the medium
+one (``replay-00`` ...), which together stand for a replay buffer. Medium and replay policies act
+with the noise they were trained with; the expert acts with half of it, for with all of it TRPO's
+Hopper falls in every other episode.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import numpy as np
 from pipeline.behaviour.policy import BehaviourPolicy
 
 WEIGHTS = Path(__file__).parent / "weights"
+EXPERT_NOISE = 0.5
 ENV_IDS = {"hopper": "Hopper-v5", "walker2d": "Walker2d-v5", "halfcheetah": "HalfCheetah-v5"}
 EnvName = Literal["hopper", "walker2d", "halfcheetah"]
 
@@ -39,7 +42,7 @@ class Train:
     """TRPO is the quickest on Hopper and Walker2d; HalfCheetah wants SAC."""
     steps: int = 400_000
     """Environment steps."""
-    every: int = 20_480
+    every: int = 8_192
     """Environment steps between snapshots."""
     seed: int = 0
     """Seed of the algorithm and its environments."""
@@ -84,31 +87,31 @@ def export(model: Any, algorithm: str, env_id: str, steps: int, seed: int) -> Be
         "seed": seed,
         "activation": "tanh" if algorithm == "trpo" else "relu",
         "squash": algorithm == "sac",
+        "noise": 1.0,
     }
     return BehaviourPolicy({k: np.array(v, dtype=np.float32) for k, v in tensors.items()}, facts)
 
 
-def score(policy: BehaviourPolicy, episodes: int = 20, seed: int = 10_000) -> dict[str, float]:
-    """Undiscounted returns over ``episodes`` episodes, actions sampled and actions at the mean."""
+def scored(policy: BehaviourPolicy, noise: float, episodes: int = 20) -> BehaviourPolicy:
+    """The same policy acting with ``noise``, with its undiscounted returns among its facts."""
     import gymnasium
 
-    result: dict[str, float] = {}
-    for name, noise in (("sampled", True), ("mean_action", False)):
-        envs = gymnasium.make_vec(
-            policy.facts["env_id"], num_envs=episodes, vectorization_mode="sync"
-        )
-        space = envs.single_action_space
-        rng = np.random.default_rng(seed) if noise else None
-        obs, _ = envs.reset(seed=seed)
-        total, alive = np.zeros(episodes), np.ones(episodes, dtype=bool)
-        while alive.any():
-            action = policy.act(obs, rng, space.low, space.high)  # type: ignore[attr-defined]
-            obs, reward, terminated, truncated, _ = envs.step(action)
-            total += reward * alive
-            alive &= ~(terminated | truncated)
-        envs.close()
-        result |= {f"{name}_return_mean": total.mean(), f"{name}_return_std": total.std()}
-    return {k: round(float(v), 1) for k, v in result.items()}
+    policy = BehaviourPolicy(policy.tensors, {**policy.facts, "noise": noise})
+    envs = [gymnasium.make(policy.facts["env_id"]) for _ in range(episodes)]
+    space: Any = envs[0].action_space
+    rng = np.random.default_rng(10_000)
+    obs = np.stack([env.reset(seed=10_000 + i)[0] for i, env in enumerate(envs)])
+    returns, running = np.zeros(episodes), np.ones(episodes, dtype=bool)
+    while running.any():
+        actions = policy.act(obs, rng, space.low, space.high)
+        for i in np.flatnonzero(running):
+            obs[i], reward, terminated, truncated, _ = envs[i].step(actions[i])
+            returns[i] += float(reward)
+            running[i] = not (terminated or truncated)
+    policy.facts["return_mean"] = round(float(returns.mean()), 1)
+    policy.facts["return_std"] = round(float(returns.std()), 1)
+    policy.facts["return_episodes"] = episodes
+    return policy
 
 
 def train(config: Train) -> None:
@@ -146,24 +149,25 @@ def train(config: Train) -> None:
     while model.num_timesteps < config.steps:
         model.learn(config.every, reset_num_timesteps=False)
         policy = export(model, config.algorithm, env_id, model.num_timesteps, config.seed)
-        policy.facts.update(score(policy))
+        policy = scored(policy, noise=1.0)
         policy.save(out / f"{model.num_timesteps:09d}.safetensors")
         print(f"{time.monotonic() - start:7.0f} s  {json.dumps(policy.facts)}", flush=True)
 
 
 def select(config: Select) -> None:
-    snapshots = [
-        BehaviourPolicy.load(path) for path in sorted((config.out / config.env).glob("*.safetensors"))
-    ]
-    returns = np.array([p.facts["sampled_return_mean"] for p in snapshots])
-    expert = int(returns.argmax())
-    medium = int(np.abs(returns[:expert] - returns[expert] / 2).argmin())
-    chosen = {"expert": expert, "medium": medium}
-    indices = np.unique(np.linspace(0, medium, config.replay).round().astype(int))
-    chosen |= {f"replay-{i:02d}": int(index) for i, index in enumerate(indices)}
-    for name, index in chosen.items():
-        snapshots[index].save(WEIGHTS / f"{config.env}-{name}.safetensors")
-        print(name, json.dumps(snapshots[index].facts))
+    paths = sorted((config.out / config.env).glob("*.safetensors"))
+    snapshots = [BehaviourPolicy.load(path) for path in paths]
+    experts = [scored(snapshot, noise=EXPERT_NOISE) for snapshot in snapshots]
+    best = max(range(len(experts)), key=lambda i: experts[i].facts["return_mean"])
+    half = experts[best].facts["return_mean"] / 2
+    snapshots = [scored(snapshot, noise=1.0) for snapshot in snapshots[:best]]
+    medium = min(range(best), key=lambda i: abs(snapshots[i].facts["return_mean"] - half))
+    chosen = {"expert": experts[best], "medium": snapshots[medium]}
+    early_to_medium = np.unique(np.linspace(0, medium, config.replay).round().astype(int))
+    chosen |= {f"replay-{i:02d}": snapshots[index] for i, index in enumerate(early_to_medium)}
+    for name, policy in chosen.items():
+        policy.save(WEIGHTS / f"{config.env}-{name}.safetensors")
+        print(name, json.dumps(policy.facts), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,267 @@
+"""The ``mtm`` command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from mtm.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.config import Experiment
+    from pipeline.tracking import Reference, Tracking
+
+Config = TypeVar("Config")
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with its error on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a command; a user's mistake ends in one line and exit code 2."""
+    from rich.console import Console
+
+    try:
+        arguments, rest = _parser().parse_known_args(argv)
+        arguments.command(arguments, rest, Console(stderr=False))
+    except UserError as error:
+        print(f"mtm: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("mtm: interrupted; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "StageError":
+            raise
+        print(f"mtm: {error}; its run in MLflow has the traceback", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mtm", description="Experiments with masked trajectory models.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Any, text: str, **kwargs: Any) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text, **kwargs)
+        added.set_defaults(command=command)
+        return added
+
+    scale = {"default": "laptop", "help": "sizes of the experiment: smoke, laptop or paper"}
+    quick = add("quickstart", _run, "run the main job on Hopper, small: data to table", add_help=False)
+    quick.set_defaults(recipe="quickstart")
+    quick.add_argument("--scale", **scale)
+    run = add("run", _run, "run a recipe: mtm run RECIPE [--dotted.override VALUE ...]", add_help=False)
+    run.add_argument("recipe", nargs="?")
+    run.add_argument("--scale", **scale)
+    add("recipes", _recipes, "list the recipes and the datasets that can be rolled out here")
+    collected = add(
+        "collect", _collect, "roll out a dataset: mtm collect mtm/hopper/expert-v0", add_help=False
+    )
+    collected.add_argument("dataset_id", nargs="?")
+    ui = add("ui", _ui, "start the MLflow UI on localhost")
+    ui.add_argument("--storage-path", default="runs", help="where the runs are")
+    ui.add_argument("--port", type=int, default=5000, help="port on localhost")
+    return parser
+
+
+def _overrides(config: type[Config] | Any, default: Config, prog: str, rest: list[str]) -> Config:
+    """The default with the command line's dotted overrides; tyro's error boxes become one line."""
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(config, default=default, prog=prog, args=rest)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+    text = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
+    lines = [line.strip(" │") for line in text.splitlines() if line.startswith("│")]
+    sections = " ".join(lines).split("────")
+    hint = re.search(r"Perhaps you meant:\s*(--\S+)", " ".join(lines))
+    message = sections[0].strip().removeprefix("Error parsing ")
+    raise UserError(message + (f"; did you mean {hint[1]}?" if hint else f"; see {prog} --help"))
+
+
+def _run(arguments: argparse.Namespace, rest: list[str], console: Console) -> None:
+    from pipeline import recipes
+
+    if arguments.recipe is None or arguments.recipe.startswith("-"):
+        if {"-h", "--help"} & set(rest):
+            print("usage: mtm run RECIPE [--scale SCALE] [--dotted.override VALUE ...]")
+            print("`mtm recipes` lists the recipes; `mtm run RECIPE --help` their fields.")
+            return
+        raise UserError("which recipe? `mtm recipes` lists them; for example: mtm run hopper-expert")
+    if arguments.scale not in recipes.SCALES:
+        raise UserError(
+            f"unknown scale {arguments.scale!r}; the scales are {', '.join(recipes.SCALES)}"
+        )
+    base = recipes.recipe(arguments.recipe, arguments.scale)
+    experiment: Experiment = _overrides(type(base), base, f"mtm run {arguments.recipe}", rest)
+
+    from pipeline.experiment import build
+
+    target = build(experiment)
+    reference = _runner(experiment, console).run(experiment.name, target)
+    _print_results(console, reference, experiment)
+
+
+def _collect(arguments: argparse.Namespace, rest: list[str], console: Console) -> None:
+    from pipeline.config import DataConfig, Experiment
+    from pipeline.datasets import is_shipped
+    from pipeline.experiment import collect_node
+
+    default = Experiment(name="collect", data=DataConfig(transitions=100_000))
+    if arguments.dataset_id is None:
+        if {"-h", "--help"} & set(rest):
+            _overrides(Experiment, default, "mtm collect DATASET", rest)
+        raise UserError(
+            "which dataset? `mtm recipes` lists them; for example: mtm collect mtm/hopper/expert-v0"
+        )
+    if not is_shipped(arguments.dataset_id):
+        raise UserError(
+            f"{arguments.dataset_id!r} is not rolled out here; `mtm recipes` lists the datasets that are. "
+            "Minari downloads others by itself when they are used"
+        )
+    default = replace(default, data=replace(default.data, dataset_id=arguments.dataset_id))
+    experiment = _overrides(Experiment, default, "mtm collect", rest)
+    name = f"collect {experiment.data.dataset_id}"
+    reference = _runner(experiment, console).run(name, collect_node(experiment.data))
+    console.print(f"\n{reference.facts['dataset_id']} is ready for Minari:", highlight=False)
+    console.print(f"  export MINARI_DATASETS_PATH={reference.uri}", highlight=False, soft_wrap=True)
+
+
+def _recipes(arguments: argparse.Namespace, rest: list[str], console: Console) -> None:
+    from pipeline.recipes import recipes
+
+    _no_more(rest)
+    for name, function in recipes().items():
+        console.print(f"{name:24} {function.__doc__}", highlight=False)
+    console.print("\nmtm run NAME --scale smoke | laptop | paper", highlight=False)
+
+
+def _ui(arguments: argparse.Namespace, rest: list[str], console: Console) -> None:
+    from pipeline import storage
+
+    _no_more(rest)
+    uri = _tracking_uri("", arguments.storage_path)
+    database = uri.removeprefix("sqlite:///")
+    if uri.startswith("sqlite:") and not os.path.exists(database):
+        raise UserError(
+            f"there are no runs in {storage.absolute(arguments.storage_path)}; run an experiment first"
+        )
+    console.print(f"MLflow at http://127.0.0.1:{arguments.port}, Ctrl-C ends it", highlight=False)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    command += ["--host", "127.0.0.1", "--port", str(arguments.port)]
+    with contextlib.suppress(KeyboardInterrupt):
+        subprocess.run(command, check=False)
+
+
+def _no_more(rest: list[str]) -> None:
+    if rest:
+        raise UserError(f"unrecognised: {' '.join(rest)}; see mtm --help")
+
+
+def _tracking_uri(configured: str, storage_path: str) -> str:
+    """The configured URI, the environment's, or a database in the storage path."""
+    from pipeline import storage
+
+    uri = configured or os.environ.get("MLFLOW_TRACKING_URI", "")
+    if uri:
+        return uri
+    if not storage.is_local(storage_path):
+        raise UserError(
+            f"storage path {storage_path} is remote, so MLflow needs a server: set --tracking.uri"
+        )
+    return f"sqlite:///{storage.absolute(storage_path)}/mlflow.db"
+
+
+def _runner(experiment: Experiment, console: Console) -> Any:
+    """Storage and MLflow, checked before anything starts, and what runs the DAG."""
+    from pipeline import storage
+
+    storage.check_writable(storage.absolute(experiment.storage_path))
+    uri = _tracking_uri(experiment.tracking.uri, experiment.storage_path)
+    with console.status("connecting to MLflow"):
+        tracking = _connect(uri, experiment)
+
+    from pipeline.cluster import start_ray
+    from pipeline.dag import Runner
+
+    def start() -> None:
+        with console.status("starting Ray"):
+            start_ray()
+
+    return Runner(tracking, experiment.storage_path, console, start, _summary)
+
+
+def _connect(uri: str, experiment: Experiment) -> Tracking:
+    from pipeline import storage
+    from pipeline.tracking import Tracking
+
+    artifacts = storage.join(experiment.storage_path, "mlartifacts")
+    # A server knows where its artifacts go; a database alone does not.
+    is_server = uri.startswith(("http://", "https://"))
+    return Tracking(uri, experiment.tracking.experiment, None if is_server else artifacts)
+
+
+def _summary(reference: Reference) -> str:
+    """The last line of a stage."""
+    facts = reference.facts
+    if reference.stage == "collect":
+        return f"{facts['transitions']:,} transitions, return {facts['return_mean']:.0f}"
+    if reference.stage == "ingest":
+        return f"{facts['episodes']:,} episodes, {facts['transitions']:,} transitions in {facts['shards']} shards"
+    if reference.stage == "pretrain":
+        return f"{facts['step']:,} steps, held-out loss {facts['validation_loss']:.4f}"
+    if reference.stage == "evaluate":
+        names = [k for k in facts if k.startswith("last.")]
+        shown = [f"{n.removeprefix('last.').replace('_', ' ')} {facts[n]:.4g}" for n in names]
+        return ", ".join(shown)
+    return ""
+
+
+def _print_results(console: Console, reference: Reference, experiment: Experiment) -> None:
+    import pandas as pd
+    from rich.table import Table
+
+    from pipeline import storage
+    from pipeline.report import errors_for_people, for_people
+
+    def read(name: str) -> pd.DataFrame:
+        table = pd.read_csv(io.BytesIO(storage.read(storage.join(reference.uri, name))))
+        texts = [column for column in ("policy", "role", "checkpoint") if column in table]
+        return table.fillna(dict.fromkeys(texts, ""))
+
+    for table in (for_people(read("scores.csv")), errors_for_people(read("errors.csv"))):
+        if table.empty:
+            continue
+        shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+        for column in table.columns:
+            shown.add_column(column, no_wrap=True)
+        for row in table.itertuples(index=False):
+            shown.add_row(*map(str, row))
+        console.print()
+        console.print(shown, highlight=False)
+    console.print()
+    console.print(f"tables and figures  {reference.uri}", highlight=False, soft_wrap=True)
+    console.print(
+        f"MLflow run          {reference.run_id}  (`mtm ui` shows it)", highlight=False, soft_wrap=True
+    )
+
+
+if __name__ == "__main__":
+    main()
