@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import ItemsView, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -56,6 +57,11 @@ class TrajectoryTokenizer(nn.ModuleDict):
 
     def __init__(self, modalities: tuple[Modality, ...]):
         super().__init__({m.name: ContinuousTokenizer(m) for m in modalities})
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> ContinuousTokenizer: ...
+        def items(self) -> ItemsView[str, ContinuousTokenizer]: ...  # type: ignore[override]
 
     def fit(self, values: Mapping[str, torch.Tensor]) -> None:
         """Fit every tokenizer on raw training values [steps, dim]."""

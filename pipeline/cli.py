@@ -51,21 +51,24 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mtm", description="Experiments with masked trajectory models.")
+    parser = _Parser(
+        prog="mtm", description="Experiments with masked trajectory models.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, command: Any, text: str, **kwargs: Any) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text, **kwargs)
+        added = commands.add_parser(name, help=text, description=text, allow_abbrev=False, **kwargs)
         added.set_defaults(command=command)
         return added
 
-    scale = {"default": "laptop", "help": "sizes of the experiment: smoke, laptop or paper"}
-    quick = add("quickstart", _run, "run the main job on Hopper, small: data to table", add_help=False)
+    scale = argparse.ArgumentParser(add_help=False)
+    scale.add_argument("--scale", default="laptop", help="sizes: smoke, laptop or paper")
+    text = "run the main job on Hopper, small: data to table"
+    quick = add("quickstart", _run, text, parents=[scale], add_help=False)
     quick.set_defaults(recipe="quickstart")
-    quick.add_argument("--scale", **scale)
-    run = add("run", _run, "run a recipe: mtm run RECIPE [--dotted.override VALUE ...]", add_help=False)
+    text = "run a recipe: mtm run RECIPE [--dotted.override VALUE ...]"
+    run = add("run", _run, text, parents=[scale], add_help=False)
     run.add_argument("recipe", nargs="?")
-    run.add_argument("--scale", **scale)
     add("recipes", _recipes, "list the recipes and the datasets that can be rolled out here")
     collected = add(
         "collect", _collect, "roll out a dataset: mtm collect mtm/hopper/expert-v0", add_help=False

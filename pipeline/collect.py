@@ -77,7 +77,7 @@ def _rollout(chunk: _Chunk) -> list[dict[str, Any]]:
 def _chunks(config: CollectConfig) -> list[_Chunk]:
     """Tasks of at most CHUNK transitions; every behaviour policy has an equal share."""
     policies = [BehaviourPolicy.load(path) for path in datasets.behaviour_weights(config.dataset_id)]
-    chunks = []
+    chunks: list[_Chunk] = []
     for policy in policies:
         left = -(-config.transitions // len(policies))
         while left > 0:

@@ -163,14 +163,17 @@ def train_loop(arguments: dict[str, Any]) -> None:
     keeper = _Keeper(job, learner, state, samplers)
     keeper.resume()
     steps, started, first = job.config.optim.steps, time.monotonic(), state.step
+    since_log: list[torch.Tensor] = []
     while state.step < steps:
         losses = state.train_step()
+        since_log.append(torch.stack(list(losses.values())))
         step, last = state.step, state.step == steps
         if step % how.log_every == 0 or last:
-            means = _mean_over_workers(losses, world_size)
+            means = _means(torch.stack(since_log), world_size)
+            since_log.clear()
             if rank == 0:
                 rate = (step - first) / (time.monotonic() - started)
-                keeper.log(means, rate)
+                keeper.log(dict(zip(losses, means, strict=True)), rate)
         if rank == 0 and (step % job.config.validate_every == 0 or last):
             keeper.validate()
         if rank == 0 and (step % how.checkpoint_every == 0 and not last):
@@ -210,13 +213,16 @@ def _prepare(job: _Job, device: torch.device) -> tuple[Learner, _Samplers]:
     )
 
 
-def _mean_over_workers(losses: dict[str, torch.Tensor], world_size: int) -> dict[str, float]:
-    """Losses of the global batch; the one place in the loop that waits for the device."""
-    values = torch.stack(list(losses.values()))
+def _means(losses: torch.Tensor, world_size: int) -> list[float]:
+    """Means over steps [steps, losses] and workers; the one place in the loop that waits for the device.
+
+    Over steps, because one mask stands for a whole batch and some masks are far harder than others.
+    """
+    means = losses.mean(0)
     if world_size > 1:
-        torch.distributed.all_reduce(values)
-        values = values / world_size
-    return dict(zip(losses, values.tolist(), strict=True))
+        torch.distributed.all_reduce(means)
+        means = means / world_size
+    return means.tolist()
 
 
 class _Keeper:

@@ -34,10 +34,11 @@ def laptop() -> Experiment:
     return Experiment(
         data=DataConfig(transitions=200_000),
         model=ModelConfig(width=128, dropout=0.0),
-        optim=OptimConfig(learning_rate=1e-3, warmup_steps=200, steps=3_000, batch_size=256),
+        optim=OptimConfig(learning_rate=1e-3, warmup_steps=500, steps=10_000, batch_size=64),
+        pretrain=PretrainConfig(log_every=100, validate_every=500, checkpoint_every=500),
         baseline=BaselineConfig(
             width=256,
-            optim=OptimConfig(learning_rate=1e-3, warmup_steps=0, steps=3_000, batch_size=256),
+            optim=OptimConfig(learning_rate=1e-3, warmup_steps=0, steps=5_000, batch_size=256),
         ),
     )
 
@@ -69,7 +70,8 @@ def quickstart(scale: Scale) -> Experiment:
     return replace(
         base,
         data=replace(base.data, transitions=100_000),
-        optim=replace(base.optim, steps=1_000, warmup_steps=100),
+        model=replace(base.model, width=64),
+        optim=replace(base.optim, learning_rate=2e-3, steps=5_000),
     )
 
 

@@ -42,6 +42,8 @@ def report(
     episodes = load_episodes(config.learners, scored)
     scores = score_table(episodes, ingested.facts)
     errors = error_table(config.learners, scored)
+    filming = _film(config, ingested, trained[0], scores)
+    context.progress(0, 1, "tables and figures")
     storage.delete(context.uri)
     with storage.local_folder_for(context.uri) as name:
         folder = Path(name)
@@ -52,13 +54,9 @@ def report(
         if len(episodes):
             episodes.to_csv(folder / "episodes.csv", index=False)
             target_figure(episodes, scores, ingested.facts, folder / "scores.png")
-        made = (
-            _make_video(context, config, ingested, trained[0], scores, folder)
-            if config.video
-            else "off"
-        )
+        film = _developed(filming, folder / "rollout.gif")
         context.run.log_folder(str(folder))
-    return {"video": made, **headline(scores, errors, ingested.facts)}
+    return {"video": film, **headline(scores, errors, ingested.facts)}
 
 
 def load_episodes(names: tuple[str, ...], scored: tuple[Reference, ...]) -> pd.DataFrame:
@@ -273,24 +271,22 @@ def target_figure(
     plt.close(figure)
 
 
-def _make_video(
-    context: Context,
-    config: ReportStage,
-    ingested: Reference,
-    trained: Reference,
-    scores: pd.DataFrame,
-    folder: Path,
-) -> str:
-    """``rollout.gif``, or why there is none."""
+def _film(config: ReportStage, ingested: Reference, trained: Reference, scores: pd.DataFrame) -> Any:
+    """A video of the first learner as RCBC, being rendered; None where there is nothing to show."""
     mine = scores[(scores["policy"] == config.learners[0]) & (scores["role"] == "rcbc")]
-    if mine.empty:
-        return "none: the dataset has no environment"
-    context.progress(0, 1, "rendering")
+    if not config.video or mine.empty:
+        return None
     content = storage.read(storage.join(trained.uri, "last.safetensors"))
     target = float(mine[mine["checkpoint"] == "last"]["target"].iloc[0])
+    return video.render.remote(content, ingested.facts, target, config.seed)
+
+
+def _developed(filming: Any, path: Path) -> str:
+    """The video's name once it is at ``path``, or why there is none."""
+    if filming is None:
+        return "none was asked for, or there is no environment"
     try:
-        gif = ray.get(video.render.remote(content, ingested.facts, target, config.seed))
+        path.write_bytes(ray.get(filming))
     except ray.exceptions.RayError as error:
         return f"none: this machine cannot render ({str(error).strip().splitlines()[-1][:120]})"
-    (folder / "rollout.gif").write_bytes(gif)
-    return "rollout.gif"
+    return path.name

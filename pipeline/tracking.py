@@ -160,7 +160,8 @@ class Tracking:
         return RunHandle(self.uri, run_id)
 
     def _search(self, query: str) -> list[Run]:
-        runs, token = [], None
+        runs: list[Run] = []
+        token = None
         while True:
             page = self._client.search_runs(
                 [self.experiment_id], query, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token

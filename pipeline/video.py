@@ -14,7 +14,7 @@ from pipeline import datasets
 from pipeline.behaviour.policy import BehaviourPolicy
 from pipeline.evaluate import make_env
 
-STEPS, EVERY, SIZE = 400, 4, 240
+STEPS, EVERY, SIZE = 300, 5, 240
 
 
 @ray.remote(num_cpus=1, runtime_env={"env_vars": {"MUJOCO_GL": "egl"}}, max_retries=0)
@@ -50,8 +50,11 @@ def render(content: bytes, facts: dict[str, Any], target: float, seed: int) -> b
 
 
 def _frames(env_spec: str, act: Callable[[np.ndarray, Any], np.ndarray], seed: int) -> list[np.ndarray]:
-    """Every fourth picture of the first steps of an episode."""
-    env = make_env(env_spec, render_mode="rgb_array", width=SIZE, height=SIZE)
+    """Every fifth picture of the first steps of an episode."""
+    options: dict[str, Any] = {}
+    if "gymnasium.envs.mujoco" in env_spec:
+        options = {"width": SIZE, "height": SIZE, "camera_name": "track"}
+    env = make_env(env_spec, render_mode="rgb_array", **options)
     obs, _ = env.reset(seed=seed)
     frames = []
     for step in range(STEPS):

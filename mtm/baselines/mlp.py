@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -55,7 +56,7 @@ class MLPLearner(Learner):
         inputs = sum(self.tokenizer[name].features for name, _ in INPUTS[mlp.role])
         widths = [inputs] + [mlp.width] * mlp.hidden_layers
         layers: list[nn.Module] = []
-        for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+        for fan_in, fan_out in pairwise(widths):
             layers += [nn.Linear(fan_in, fan_out), nn.GELU()]
         output = self.tokenizer[get_role(mlp.role).output].features
         self.net = nn.Sequential(*layers, nn.Linear(widths[-1], output))

@@ -7,6 +7,7 @@ is safetensors; its metadata says where the policy comes from and what it scores
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,10 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0.0)}
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "tanh": np.tanh,
+    "relu": lambda x: np.maximum(x, 0.0),
+}
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,8 @@ class BehaviourPolicy:
         for i in range(sum(name.startswith("layers.") for name in t) // 2):
             x = activation(x @ t[f"layers.{i}.weight"].T + t[f"layers.{i}.bias"])
         action = x @ t["mean.weight"].T + t["mean.bias"]
-        if "log_std" in t:
-            log_std = t["log_std"]
-        else:
-            log_std = x @ t["log_std.weight"].T + t["log_std.bias"]
+        head = "log_std" not in t
+        log_std = x @ t["log_std.weight"].T + t["log_std.bias"] if head else t["log_std"]
         std = self.facts["noise"] * np.exp(np.clip(log_std, -20.0, 2.0))
         action = action + std * rng.standard_normal(action.shape)
         if self.facts["squash"]:
@@ -60,5 +62,5 @@ class BehaviourPolicy:
     @classmethod
     def load(cls, path: Path) -> BehaviourPolicy:
         with safe_open(path, framework="numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return cls(tensors, json.loads(file.metadata()["behaviour"]))

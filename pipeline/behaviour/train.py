@@ -6,7 +6,7 @@
 
 ``train`` writes a snapshot every few thousand environment steps, each scored over 20 episodes.
 ``select`` ships three kinds of them into ``pipeline/behaviour/weights``: the best (``expert``),
-the one nearest to half the expert's return (``medium``), and ten from the earliest to the medium
+the first to reach half the expert's return (``medium``), and ten from the earliest to the medium
 one (``replay-00`` ...), which together stand for a replay buffer. Medium and replay policies act
 with the noise they were trained with; the expert acts with half of it, for with all of it TRPO's
 Hopper falls in every other episode.
@@ -161,7 +161,7 @@ def select(config: Select) -> None:
     best = max(range(len(experts)), key=lambda i: experts[i].facts["return_mean"])
     half = experts[best].facts["return_mean"] / 2
     snapshots = [scored(snapshot, noise=1.0) for snapshot in snapshots[:best]]
-    medium = min(range(best), key=lambda i: abs(snapshots[i].facts["return_mean"] - half))
+    medium = next(i for i in range(best) if snapshots[i].facts["return_mean"] >= half)
     chosen = {"expert": experts[best], "medium": snapshots[medium]}
     early_to_medium = np.unique(np.linspace(0, medium, config.replay).round().astype(int))
     chosen |= {f"replay-{i:02d}": snapshots[index] for i, index in enumerate(early_to_medium)}
