@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from mtm.errors import UserError
@@ -63,6 +64,8 @@ class Node:
     num_cpus: int | None = 1
     """CPU cores of its task; None: those of the smallest machine, 8 at most."""
     num_gpus: int = 0
+    on_this_machine: bool = False
+    """Whether it needs files that only the driver's machine is sure to have."""
 
     @property
     def name(self) -> str:
@@ -254,8 +257,8 @@ def _needed(target: Node, reused: dict[str, Reference]) -> list[Node]:
     return [node for node in target.ancestors() if node.fingerprint in keep]
 
 
-def _resources(node: Node) -> dict[str, int]:
-    """What Ray must give the node's task. UserError where no machine of the cluster ever could."""
+def _resources(node: Node) -> dict[str, Any]:
+    """Where Ray must run the node's task, and what it must give it. UserError where no machine of the cluster ever could."""
     alive = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
     cores = [int(resources.get("CPU", 0)) for resources in alive]
     wanted = min(8, *cores) if node.num_cpus is None else node.num_cpus
@@ -268,7 +271,11 @@ def _resources(node: Node) -> dict[str, int]:
         raise UserError(
             f"stage {node.name} asks for a GPU and no machine has one; use --pretrain.no-use-gpu"
         )
-    return {"num_cpus": wanted, "num_gpus": node.num_gpus}
+    options: dict[str, Any] = {"num_cpus": wanted, "num_gpus": node.num_gpus}
+    if node.on_this_machine:
+        here = ray.get_runtime_context().get_node_id()
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+    return options
 
 
 class StageError(RuntimeError):

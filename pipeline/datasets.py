@@ -64,19 +64,24 @@ def is_shipped(dataset_id: str) -> bool:
     return True
 
 
+def current_root() -> str:
+    """Minari's data root in this process."""
+    from minari.storage import get_dataset_path
+
+    return str(get_dataset_path(""))
+
+
 @contextmanager
-def minari_root(folder: str | None) -> Iterator[None]:
-    """Minari's data root set to ``folder``; left as it is for None."""
+def minari_root(folder: str) -> Iterator[None]:
+    """Minari's data root set to ``folder`` for a while."""
     before = os.environ.get("MINARI_DATASETS_PATH")
-    if folder is not None:
-        os.environ["MINARI_DATASETS_PATH"] = folder
+    os.environ["MINARI_DATASETS_PATH"] = folder
     try:
         yield
     finally:
-        if folder is not None:
-            os.environ.pop("MINARI_DATASETS_PATH")
-            if before is not None:
-                os.environ["MINARI_DATASETS_PATH"] = before
+        os.environ.pop("MINARI_DATASETS_PATH")
+        if before is not None:
+            os.environ["MINARI_DATASETS_PATH"] = before
 
 
 @contextmanager
@@ -86,7 +91,7 @@ def environment_errors(name: str) -> Iterator[None]:
 
     try:
         yield
-    except (GymnasiumError, ImportError) as error:
+    except (GymnasiumError, ModuleNotFoundError) as error:
         raise UserError(
             f"{name} needs an environment that is not installed ({_first_line(error)}); "
             "install its package, for example gymnasium-robotics"
@@ -102,19 +107,16 @@ def open_dataset(dataset_id: str) -> Any:
             return minari.load_dataset(dataset_id, download=True)
     except UserError:
         raise
-    except (OSError, KeyError) as error:
-        if _data_folder(dataset_id).exists():
+    except Exception as error:  # Minari's hosts raise errors of many libraries
+        why = _first_line(error)
+        folder = _data_folder(dataset_id)
+        if folder.exists():
             raise UserError(
-                f"dataset {dataset_id} at {_data_folder(dataset_id)} cannot be read "
-                f"({_first_line(error)}); delete it and fetch or collect it again"
+                f"dataset {dataset_id} at {folder} cannot be read ({why}); "
+                "delete it and fetch or collect it again"
             ) from error
         raise UserError(
-            f"dataset {dataset_id} is not in {_data_folder('')} and could not be downloaded "
-            f"({_first_line(error)}); check the network or MINARI_DATASETS_PATH"
-        ) from error
-    except Exception as error:  # Minari's hosts raise errors of many libraries
-        raise UserError(
-            f"dataset {dataset_id} could not be loaded ({_first_line(error)}); "
+            f"dataset {dataset_id} is not in {folder.parent} and could not be downloaded ({why}); "
             "check the id, the network and MINARI_DATASETS_PATH"
         ) from error
 
@@ -132,7 +134,7 @@ def local_signature(dataset_id: str) -> str:
 def _data_folder(dataset_id: str) -> Path:
     from minari.storage import get_dataset_path
 
-    return Path(get_dataset_path(dataset_id)) / "data" if dataset_id else Path(get_dataset_path(""))
+    return Path(get_dataset_path(dataset_id)) / "data"
 
 
 def _first_line(error: BaseException) -> str:

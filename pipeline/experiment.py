@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from mtm import MLPConfig, OptimConfig
+from mtm import MLPConfig, OptimConfig, checkpoint
 from pipeline import collect, datasets, evaluate, ingest, pretrain, report, storage
 from pipeline.config import DataConfig, Experiment
 from pipeline.dag import Node
@@ -20,7 +20,17 @@ def data_nodes(data: DataConfig) -> tuple[Node, ...]:
     else:
         signature = datasets.local_signature(data.dataset_id)
     config = ingest.IngestConfig(data.dataset_id, data.seed, data.held_out, signature)
-    return (*upstream, Node("ingest", ingest.VERSION, ingest.ingest, config, upstream, num_cpus=0))
+    node = Node(
+        "ingest",
+        ingest.VERSION,
+        ingest.ingest,
+        config,
+        upstream,
+        resources=datasets.current_root(),
+        num_cpus=0,
+        on_this_machine=not upstream,
+    )
+    return (*upstream, node)
 
 
 def collect_node(data: DataConfig) -> Node:
@@ -59,7 +69,14 @@ def _pretrain(
     ingested: Node,
 ) -> Node:
     how = experiment.pretrain
-    init_from = how.init_from if isinstance(spec, pretrain.MTMSpec) else ""
+    init_from, init_digest = "", ""
+    if how.init_from and isinstance(spec, pretrain.MTMSpec):
+        init_from = storage.absolute(how.init_from)
+        content = storage.read(init_from)
+        checkpoint.from_bytes(
+            content, init_from
+        )  # a wrong file is said now, not after the data are made
+        init_digest = hashlib.sha256(content).hexdigest()[:16]
     config = pretrain.PretrainStage(
         learner=spec,
         optim=optim,
@@ -67,7 +84,8 @@ def _pretrain(
         seed=experiment.seed,
         validate_every=how.validate_every,
         validation_windows=how.validation_windows,
-        init_from=init_from and storage.absolute(init_from),
+        init_from=init_from,
+        init_digest=init_digest,
     )
     if isinstance(spec, MLPConfig):
         # An MLP is too small to gain from workers, or from more than one core.

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mtm import UserError, returns_to_go
 from mtm.trajectory import ACTIONS, RETURNS, STATES
@@ -38,7 +39,7 @@ class _Source:
     """What a reading task needs to know."""
 
     dataset_id: str
-    root: str | None
+    root: str
     horizon: int
     seed: int
     held_out: frozenset[int]
@@ -47,15 +48,18 @@ class _Source:
 def ingest(
     context: Context, config: IngestConfig, collected: Reference | None = None
 ) -> dict[str, Any]:
-    """Shard the dataset; facts about it for the stages after this one."""
+    """Shard the dataset; facts about it for the stages after this one.
+
+    A dataset that was not collected here is looked for in the data root ``context.resources``.
+    """
     storage.delete(context.uri)
     if collected is None:
-        return _ingest(context, config, root=None)
+        return _ingest(context, config, context.resources)
     with storage.local_copy(collected.uri) as root:
         return _ingest(context, config, root)
 
 
-def _ingest(context: Context, config: IngestConfig, root: str | None) -> dict[str, Any]:
+def _ingest(context: Context, config: IngestConfig, root: str) -> dict[str, Any]:
     with datasets.minari_root(root):
         dataset = datasets.open_dataset(config.dataset_id)
     facts = _describe(dataset, config.dataset_id)
@@ -63,6 +67,8 @@ def _ingest(context: Context, config: IngestConfig, root: str | None) -> dict[st
     source = _Source(config.dataset_id, root, facts["horizon"], config.seed, frozenset(held_out))
     count = max(1, facts["transitions"] // STEPS_PER_SHARD)
     _write(context, source, facts["episodes"], min(count, facts["episodes"]))
+    widths = {STATES: facts["state_dim"], ACTIONS: facts["action_dim"], "rewards": 1}
+    _check_finite(context.uri, config.dataset_id, widths)
     facts |= _statistics(context.uri)
     facts["shards"] = len(storage.files(context.uri))
     storage.write(storage.join(context.uri, "facts.json"), json.dumps(facts, indent=2).encode())
@@ -123,13 +129,6 @@ class _ReadEpisodes:
             ACTIONS: np.asarray(episode.actions, dtype=np.float32),
             "rewards": np.asarray(episode.rewards, dtype=np.float32),
         }
-        for name, array in values.items():
-            bad = np.argwhere(~np.isfinite(array))
-            if len(bad):
-                raise UserError(
-                    f"dataset {self.source.dataset_id}, episode {episode.id}, step {bad[0][0]}: {name} "
-                    "has a value that is not finite; mend or drop the episode"
-                )
         rewards = torch.from_numpy(np.array(episode.rewards, dtype=np.float64))
         values[RETURNS] = returns_to_go(rewards, self.source.horizon).numpy()
         index = int(episode.id)
@@ -146,25 +145,34 @@ def _write(context: Context, source: _Source, episodes: int, count: int) -> None
     system, path = storage.resolve(context.uri)
     system.create_dir(path, recursive=True)
     rows = ray.data.range(episodes, override_num_blocks=count)
-    tables = rows.map_batches(_ReadEpisodes(source), batch_size=None, batch_format="numpy")
+    # The dataset lies on this machine, be it the user's or a copy from the storage.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    tables = rows.map_batches(
+        _ReadEpisodes(source), batch_size=None, batch_format="numpy", scheduling_strategy=here
+    )
     context.progress(0, count, f"{episodes} episodes to {count} shards")
-    try:
-        tables.write_parquet(path, filesystem=system)
-    except Exception as error:
-        mistake = _user_error(error)
-        if mistake is None:
-            raise
-        raise mistake from None
+    tables.write_parquet(path, filesystem=system)
     context.progress(count, count)
 
 
-def _user_error(error: BaseException | None) -> UserError | None:
-    """The user's mistake that Ray Data wrapped, if it was one."""
-    while error is not None:
-        if isinstance(error, UserError):
-            return UserError(str(getattr(error, "cause", error)))
-        error = getattr(error, "cause", None) or error.__cause__
-    return None
+def _check_finite(uri: str, dataset_id: str, widths: dict[str, int]) -> None:
+    """Raises UserError, which says where, for a value that is not finite; then nothing is kept."""
+    for name in storage.files(uri):
+        system, path = storage.resolve(storage.join(uri, name))
+        shard = pq.read_table(path, filesystem=system)
+        ends = np.cumsum(shard["length"].to_numpy())
+        for column, width in widths.items():
+            values = shard[column].combine_chunks().flatten().to_numpy()
+            bad = np.flatnonzero(~np.isfinite(values))
+            if len(bad):
+                row = int(np.searchsorted(ends, bad[0] // width, side="right"))
+                step = int(bad[0] // width - (ends[row - 1] if row else 0))
+                episode = shard["episode_id"][row].as_py()
+                storage.delete(uri)
+                raise UserError(
+                    f"dataset {dataset_id}, episode {episode}, step {step}: {column} has a value that "
+                    "is not finite; mend or drop the episode"
+                )
 
 
 def _statistics(uri: str) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class PretrainStage:
     validate_every: int
     validation_windows: int
     init_from: str = ""
+    init_digest: str = ""
+    """Digest of that file's content, for the fingerprint."""
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,14 @@ def test_two_workers_make_the_run_of_one(pendulum: Experiment, tmp_path: Path) -
         made[workers] = torch.tensor(losses), learner.state_dict()
         assert set(reference.files) == {"last.safetensors", "best.safetensors"}
     torch.testing.assert_close(made[2][0], made[1][0], rtol=1e-4, atol=1e-6)
-    for name, value in made[1][1].items():
-        torch.testing.assert_close(made[2][1][name], value, rtol=1e-3, atol=1e-5, msg=name)
+    for name, one in made[1][1].items():
+        two = made[2][1][name]
+        # Softmax ignores a bias of the keys: its gradient is rounding, which AdamW scales up.
+        parts = (0, 2) if name.endswith("qkv.bias") else (0, 1, 2)
+        for part in parts:
+            torch.testing.assert_close(
+                two.chunk(3)[part : part + 1], one.chunk(3)[part : part + 1], rtol=1e-3, atol=1e-5
+            )
 
 
 def test_more_workers_than_the_cluster_has_room_for_are_refused(
