@@ -114,24 +114,28 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return rows
 
 
-def plan(target: Node, known: dict[str, Reference]) -> dict[str, Reference]:
-    """Those of the ``known`` references that the target builds on, by fingerprint.
+def plan(target: Node, known: dict[str, Reference]) -> tuple[dict[str, Reference], list[Node]]:
+    """What the target builds on of the ``known`` references, by fingerprint, and what must run.
 
     Only what the target still needs is looked at: with the last stage done, nothing else matters,
-    and outputs of earlier stages may have been deleted or damaged.
+    and outputs of earlier stages may have been deleted or damaged. Nodes come upstream first.
     """
     reused: dict[str, Reference] = {}
+    needed: dict[str, Node] = {}
 
     def visit(node: Node) -> None:
+        if node.fingerprint in reused or node.fingerprint in needed:
+            return
         reference = known.get(node.fingerprint)
         if reference is not None and outputs_exist(reference):
             reused[node.fingerprint] = reference
             return
         for parent in node.upstream:
             visit(parent)
+        needed[node.fingerprint] = node
 
     visit(target)
-    return reused
+    return reused, list(needed.values())
 
 
 @dataclass(frozen=True)
@@ -184,8 +188,7 @@ class Runner:
         """The target's reference. Raises UserError or StageError where a stage fails."""
         nodes = list(target.ancestors())
         known = self.tracking.finished(node.fingerprint for node in nodes)
-        reused = plan(target, known)
-        needed = _needed(target, reused)
+        reused, needed = plan(target, known)
         display = Display([node.name for node in nodes], self.console)
         for node in nodes:
             if node not in needed and node.fingerprint in known:
@@ -216,51 +219,51 @@ class Runner:
         """References of the needed nodes, run as Ray tasks that wait for one another."""
         board = Board.remote()  # type: ignore[attr-defined]
         futures: dict[str, Any] = {fp: ray.put(reference) for fp, reference in reused.items()}
-        waiting: dict[Any, Node] = {}
-        for node in needed:
+        waiting: dict[Any, _Job] = {}
+        options = [_resources(node) for node in needed]
+        for node, how in zip(needed, options, strict=True):
             job = _Job(
                 node,
                 self.tracking.stage_run(node.name, node.fingerprint, parent.run_id),
                 storage.join(storage.absolute(self.storage_path), node.stage, node.fingerprint),
                 board,
             )
-            task = _execute.options(**_resources(node), name=node.name)
-            future = task.remote(job, *[futures[up.fingerprint] for up in node.upstream])
-            futures[node.fingerprint], waiting[future] = future, node
+            upstream = [futures[up.fingerprint] for up in node.upstream]
+            future = _execute.options(**how, name=node.name).remote(job, *upstream)
+            futures[node.fingerprint], waiting[future] = future, job
         done: dict[str, Reference] = {}
-        with display:
-            while waiting:
-                ready, _ = ray.wait(list(waiting), timeout=0.5)
-                display.update(ray.get(board.read.remote()))
-                for future in ready:
-                    node = waiting.pop(future)
-                    reference = _result(future, node)
-                    done[node.fingerprint] = reference
-                    display.finished(node.name, reference.facts["seconds"], self._last_line(reference))
+        try:
+            with display:
+                while waiting:
+                    ready, _ = ray.wait(list(waiting), timeout=0.5)
+                    display.update(ray.get(board.read.remote()))
+                    for future in ready:
+                        node = waiting.pop(future).node
+                        reference = _result(future, node)
+                        done[node.fingerprint] = reference
+                        text = self._last_line(reference)
+                        display.finished(node.name, reference.facts["seconds"], text)
+        except BaseException:
+            for future, job in waiting.items():
+                ray.cancel(future, force=True)
+                job.run.finish("KILLED")
+            raise
         return done
 
     def _last_line(self, reference: Reference) -> str:
         return f"{self.summary(reference)}  [dim]run {reference.run_id[:8]}[/]"
 
 
-def _needed(target: Node, reused: dict[str, Reference]) -> list[Node]:
-    """Nodes that must run, upstream first."""
-    keep: set[str] = set()
-
-    def visit(node: Node) -> None:
-        if node.fingerprint not in reused and node.fingerprint not in keep:
-            keep.add(node.fingerprint)
-            for parent in node.upstream:
-                visit(parent)
-
-    visit(target)
-    return [node for node in target.ancestors() if node.fingerprint in keep]
-
-
 def _resources(node: Node) -> dict[str, Any]:
-    """Where Ray must run the node's task, and what it must give it. UserError where no machine of the cluster ever could."""
+    """Where Ray must run the node's task, and what it must give it.
+
+    Raises UserError where no machine of the cluster ever could.
+    """
     alive = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
-    cores = [int(resources.get("CPU", 0)) for resources in alive]
+    # A head node often offers no CPU at all.
+    cores = [int(resources["CPU"]) for resources in alive if resources.get("CPU", 0) >= 1]
+    if not cores:
+        raise UserError("no machine of the cluster offers a CPU; add workers")
     wanted = min(8, *cores) if node.num_cpus is None else node.num_cpus
     if wanted > max(cores):
         raise UserError(

@@ -3,6 +3,7 @@
     pip install -e '.[behaviour]'
     python -m pipeline.behaviour.train train --env hopper --out runs/behaviour
     python -m pipeline.behaviour.train select --env hopper --out runs/behaviour
+    python -m pipeline.behaviour.train table
 
 ``train`` writes a snapshot every few thousand environment steps, each scored over 20 episodes.
 ``select`` ships three kinds of them into ``pipeline/behaviour/weights``: the best (``expert``),
@@ -58,6 +59,11 @@ class Select:
     """Folder that ``train`` wrote to."""
     replay: int = 10
     """Number of replay snapshots."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Print the shipped policies as the Markdown table of docs/BEHAVIOUR.md."""
 
 
 def export(model: Any, algorithm: str, env_id: str, steps: int, seed: int) -> BehaviourPolicy:
@@ -170,8 +176,29 @@ def select(config: Select) -> None:
         print(name, json.dumps(policy.facts), flush=True)
 
 
+def table() -> str:
+    """A row a shipped policy: where it comes from, and its returns over 20 episodes."""
+    rows = [
+        "| policy | environment | algorithm | steps | seed | noise | return over 20 episodes |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
+    for path in sorted(WEIGHTS.glob("*.safetensors")):
+        f = BehaviourPolicy.load(path).facts
+        rows.append(
+            f"| {path.stem} | {f['env_id']} | {f['algorithm']} | {f['steps']:,} | {f['seed']} "
+            f"| {f['noise']:g} | {f['return_mean']:,.0f} ± {f['return_std']:,.0f} |"
+        )
+    return "\n".join(rows)
+
+
 if __name__ == "__main__":
     import tyro
 
-    command = tyro.cli(Train | Select)  # type: ignore[arg-type]
-    train(command) if isinstance(command, Train) else select(command)
+    command: Train | Select | Table = tyro.cli(Train | Select | Table)  # type: ignore[arg-type]
+    match command:
+        case Train():
+            train(command)
+        case Select():
+            select(command)
+        case Table():
+            print(table())

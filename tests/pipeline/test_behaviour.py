@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import datasets
 from pipeline.behaviour.policy import BehaviourPolicy
+from pipeline.behaviour.train import table
 
 FILES = sorted(datasets.WEIGHTS.glob("*.safetensors"))
 
@@ -48,3 +49,8 @@ def test_a_mixture_has_all_its_parts() -> None:
     names = [path.stem for path in datasets.behaviour_weights("mtm/hopper/medium-expert-v0")]
     assert names == ["hopper-medium", "hopper-expert"]
     assert len(datasets.behaviour_weights("mtm/hopper/replay-v0")) >= 8
+
+
+def test_the_docs_have_the_table_of_what_is_shipped() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "BEHAVIOUR.md"
+    assert table() in docs.read_text()
