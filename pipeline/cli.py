@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from mtm.errors import UserError
+from pipeline.errors import StageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,16 +37,14 @@ def main(argv: list[str] | None = None) -> None:
 
     try:
         arguments, rest = _parser().parse_known_args(argv)
-        arguments.command(arguments, rest, Console(stderr=False))
+        arguments.command(arguments, rest, Console())
     except UserError as error:
         print(f"mtm: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("mtm: interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
-    except RuntimeError as error:
-        if type(error).__name__ != "StageError":
-            raise
+    except StageError as error:
         print(f"mtm: {error}; its run in MLflow has the traceback", file=sys.stderr)
         raise SystemExit(1) from None
 

@@ -22,6 +22,7 @@ from rich.console import Console
 
 from mtm.errors import UserError
 from pipeline import storage
+from pipeline.errors import StageError
 from pipeline.progress import Board, Display, Reporter
 from pipeline.tracking import (
     Reference,
@@ -279,10 +280,6 @@ def _resources(node: Node) -> dict[str, Any]:
         here = ray.get_runtime_context().get_node_id()
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
     return options
-
-
-class StageError(RuntimeError):
-    """A stage failed for a reason that is no user's mistake."""
 
 
 def _result(future: Any, node: Node) -> Reference:

@@ -18,7 +18,7 @@ from mtm.roles import ROLES
 from pipeline import shards, storage
 from pipeline.dag import Context
 from pipeline.datasets import environment_errors
-from pipeline.pretrain import ERROR_WINDOW
+from pipeline.pretrain import error_window
 from pipeline.tracking import Reference
 
 VERSION = 1
@@ -85,10 +85,7 @@ def evaluate(
     frames = [ray.get(future).assign(checkpoint=name) for (name, _), future in futures.items()]
     if frames:
         rows = _finish(pd.concat(frames, ignore_index=True), config, ingested.facts)
-        system, path = storage.resolve(context.uri)
-        system.create_dir(path, recursive=True)
-        with system.open_output_stream(storage.join(path, ROWS)) as stream:
-            rows.to_parquet(stream, index=False)
+        storage.write(storage.join(context.uri, ROWS), rows.to_parquet(index=False))
         facts |= _metrics(rows)
     return facts
 
@@ -99,8 +96,8 @@ def _errors(learner: Learner, config: EvaluateStage, ingested: Reference) -> dic
     if not roles:
         return {}
     held_out = shards.load(ingested, shards.HELD_OUT).values
-    window = max(ERROR_WINDOW, learner.window) if learner.kind == "mlp" else learner.window
-    batches = list(WindowSampler(held_out, window).evenly(config.error_windows, 1024))
+    sampler = WindowSampler(held_out, error_window(learner))
+    batches = list(sampler.evenly(config.error_windows, 1024))
     return {f"{role}_error": held_out_error(learner, role, batches) for role in roles}
 
 

@@ -11,7 +11,8 @@ import pytest
 from mtm import UserError
 from pipeline import recipes, storage
 from pipeline.config import Experiment
-from pipeline.dag import Context, Node, StageError, plan
+from pipeline.dag import Context, Node, plan
+from pipeline.errors import StageError
 from pipeline.experiment import build
 from pipeline.tracking import Reference
 from tests.pipeline.conftest import runner
