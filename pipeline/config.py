@@ -48,8 +48,8 @@ class PretrainConfig:
 
     num_workers: int = 1
     """Data-parallel workers. The result is the same for any number, up to summation order."""
-    cpus_per_worker: int = 0
-    """CPU cores of a worker; 0 shares out the cores of the smallest machine, 8 at most."""
+    cpus_per_worker: int = 1
+    """CPU cores, and torch threads, of a worker."""
     use_gpu: bool = False
     """Give each worker a GPU."""
     log_every: int = 50
@@ -68,14 +68,14 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         for name in (
             "num_workers",
+            "cpus_per_worker",
             "log_every",
             "validate_every",
             "checkpoint_every",
             "validation_windows",
         ):
             _need(getattr(self, name) >= 1, name, getattr(self, name), _POSITIVE)
-        for name in ("cpus_per_worker", "max_failures"):
-            _need(getattr(self, name) >= 0, name, getattr(self, name), "it must not be negative")
+        _need(self.max_failures >= 0, "max_failures", self.max_failures, "it must not be negative")
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,7 @@ class Node:
     upstream: tuple[Node, ...] = ()
     label: str = ""
     resources: Any = None
-    num_cpus: int | None = 1
-    """CPU cores of its task; None: those of the smallest machine, 8 at most."""
+    num_cpus: int = 1
     num_gpus: int = 0
     on_this_machine: bool = False
     """Whether it needs files that only the driver's machine is sure to have."""
@@ -261,21 +260,17 @@ def _resources(node: Node) -> dict[str, Any]:
     Raises UserError where no machine of the cluster ever could.
     """
     alive = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
-    # A head node often offers no CPU at all.
-    cores = [int(resources["CPU"]) for resources in alive if resources.get("CPU", 0) >= 1]
-    if not cores:
-        raise UserError("no machine of the cluster offers a CPU; add workers")
-    wanted = min(8, *cores) if node.num_cpus is None else node.num_cpus
-    if wanted > max(cores):
+    largest = max(int(resources.get("CPU", 0)) for resources in alive)
+    if node.num_cpus > largest:
         raise UserError(
-            f"stage {node.name} asks for {wanted} CPU and the largest machine has {max(cores)}; "
-            "ask for fewer with --pretrain.cpus-per-worker"
+            f"stage {node.name} asks for {node.num_cpus} CPU and the largest machine has {largest}; "
+            "ask for fewer with --pretrain.cpus-per-worker, or add machines"
         )
     if node.num_gpus > max(int(resources.get("GPU", 0)) for resources in alive):
         raise UserError(
             f"stage {node.name} asks for a GPU and no machine has one; use --pretrain.no-use-gpu"
         )
-    options: dict[str, Any] = {"num_cpus": wanted, "num_gpus": node.num_gpus}
+    options: dict[str, Any] = {"num_cpus": node.num_cpus, "num_gpus": node.num_gpus}
     if node.on_this_machine:
         here = ray.get_runtime_context().get_node_id()
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)

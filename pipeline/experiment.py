@@ -58,7 +58,7 @@ def build(experiment: Experiment) -> Node:
         tuple(name for name, _ in learners), experiment.report.video, experiment.evaluate.seed
     )
     upstream = (ingested, *(trained for _, trained in learners), *scored)
-    return Node("report", report.VERSION, report.report, config, upstream)
+    return Node("report", report.VERSION, report.report, config, upstream, num_cpus=0)
 
 
 def _pretrain(
@@ -99,7 +99,7 @@ def _pretrain(
         (ingested,),
         label,
         resources=how,
-        num_cpus=(how.cpus_per_worker or None) if alone else 0,
+        num_cpus=how.cpus_per_worker if alone else 0,
         num_gpus=int(how.use_gpu and alone),
     )
 

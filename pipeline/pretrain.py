@@ -63,7 +63,6 @@ class _Job:
     context: Context
     config: PretrainStage
     ingested: Reference
-    threads: int
 
 
 def error_window(learner: Learner) -> int:
@@ -89,17 +88,17 @@ def pretrain(context: Context, config: PretrainStage, ingested: Reference) -> di
     from ray.train.v2.api.config import LoggingConfig
 
     how: PretrainConfig = context.resources
-    threads = _threads(how)
+    _check_room(how)
     # Ray Train's own files are not needed: checkpoints are ours, the same with any number of workers.
     ray_storage = storage.join(context.uri, "ray_train")
     TorchTrainer(
         train_loop,
-        train_loop_config={"job": _Job(context, config, ingested, threads)},
+        train_loop_config={"job": _Job(context, config, ingested)},
         scaling_config=ScalingConfig(
             # 0 runs the loop in this very process, which saves the start of a worker group.
             num_workers=how.num_workers if how.num_workers > 1 else 0,
             use_gpu=how.use_gpu,
-            resources_per_worker={"CPU": threads, **({"GPU": 1} if how.use_gpu else {})},
+            resources_per_worker={"CPU": how.cpus_per_worker, **({"GPU": 1} if how.use_gpu else {})},
         ),
         run_config=RunConfig(
             name=f"attempt-{time.time_ns()}",
@@ -123,21 +122,22 @@ def pretrain(context: Context, config: PretrainStage, ingested: Reference) -> di
     }
 
 
-def _threads(how: PretrainConfig) -> int:
-    """CPU cores of a worker. UserError where the cluster does not have as many as are asked for."""
+def _check_room(how: PretrainConfig) -> None:
+    """Raises UserError where the cluster lacks what is asked for; Ray would wait for ever."""
     import ray
 
     if how.num_workers == 1:
-        return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 1)))
-    cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    threads = how.cpus_per_worker or min(8, max(1, sum(cores) // how.num_workers))
-    room = sum(count // threads for count in cores)
+        return
+    machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+    room = sum(int(resources.get("CPU", 0)) // how.cpus_per_worker for resources in machines)
     if room < how.num_workers:
         raise UserError(
-            f"num_workers is {how.num_workers} with {threads} CPU each and the cluster has room for {room}; "
-            "ask for fewer, or add machines"
+            f"num_workers is {how.num_workers} with {how.cpus_per_worker} CPU each and the cluster "
+            f"has room for {room}; ask for fewer, or add machines"
         )
-    return threads
+    gpus = sum(int(resources.get("GPU", 0)) for resources in machines)
+    if how.use_gpu and gpus < how.num_workers:
+        raise UserError(f"num_workers is {how.num_workers} with a GPU each and the cluster has {gpus}")
 
 
 def _learner(uri: str) -> Learner:
@@ -152,9 +152,9 @@ def train_loop(arguments: dict[str, Any]) -> None:
     job: _Job = arguments["job"]
     worker = ray.train.get_context()
     rank, world_size = worker.get_world_rank(), worker.get_world_size()
-    torch.set_num_threads(job.threads)
-    device = get_device()
     how: PretrainConfig = job.context.resources
+    torch.set_num_threads(how.cpus_per_worker)
+    device = get_device()
     learner, samplers = _prepare(job, device)
     state = TrainState(
         learner,

@@ -67,6 +67,7 @@ class Display:
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, Any] = {}
+        self._finished: set[str] = set()
 
     def __enter__(self) -> Display:
         self._bars.start()
@@ -81,8 +82,10 @@ class Display:
         self._bars.stop()
 
     def update(self, rows: dict[str, dict[str, Any]]) -> None:
-        """Show the board's rows; stages that have not begun are not shown."""
+        """Show the board's rows; stages that have not begun, or have ended, are not shown."""
         for label, row in rows.items():
+            if label in self._finished:
+                continue
             if label not in self._tasks:
                 name = label.ljust(self._width)
                 self._tasks[label] = self._bars.add_task(name, total=None, text="", seconds=None)
@@ -91,6 +94,7 @@ class Display:
 
     def finished(self, label: str, seconds: float, text: str) -> None:
         """The last word on a stage."""
+        self._finished.add(label)
         if label in self._tasks:
             self._bars.remove_task(self._tasks.pop(label))
         self.line(label, duration(seconds), text)
