@@ -92,7 +92,7 @@ class TrainState:
 
 @torch.inference_mode()
 def validation_losses(
-    learner: Learner, sampler: WindowSampler, windows: int, seed: int = 0, masks: int = 8
+    learner: Learner, sampler: WindowSampler, windows: int, seed: int = 0, masks: int = 64
 ) -> dict[str, float]:
     """Training losses without dropout on held-out windows, the same windows and masks every time."""
     generator = torch.Generator().manual_seed(seed)

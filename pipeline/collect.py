@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import minari
 import numpy as np
 import ray
@@ -16,6 +15,7 @@ from minari.data_collector import EpisodeBuffer
 from pipeline import datasets, storage
 from pipeline.behaviour.policy import BehaviourPolicy
 from pipeline.dag import Context
+from pipeline.environments import log_mujoco_warnings, make_env
 
 VERSION = 1
 CHUNK = 10_000
@@ -43,7 +43,7 @@ class _Chunk:
 @ray.remote(num_cpus=1)
 def _rollout(chunk: _Chunk) -> list[dict[str, Any]]:
     """Whole episodes until there are enough transitions, as arrays."""
-    env = gymnasium.make(chunk.policy.facts["env_id"])
+    env = make_env(chunk.policy.facts["env_id"])
     space: Any = env.action_space
     rng = np.random.default_rng(chunk.seed)
     episodes, collected = [], 0
@@ -94,6 +94,7 @@ def collect(context: Context, config: CollectConfig) -> dict[str, Any]:
     for done, future in enumerate(futures):
         episodes += ray.get(future)
         context.progress(done + 1, len(futures), "rolling out")
+    log_mujoco_warnings()
     buffers = [EpisodeBuffer(id=i, **episode) for i, episode in enumerate(episodes)]
     facts = chunks[0].policy.facts
     low, high = datasets.reference_returns(facts["env_id"]) or (None, None)

@@ -143,7 +143,8 @@ class _Job:
     """A node as it travels to the worker that runs it."""
 
     node: Node
-    run: RunHandle
+    tracking: Tracking
+    parent: str
     uri: str
     board: Any
 
@@ -152,23 +153,24 @@ class _Job:
 def _execute(job: _Job, *upstream: Reference) -> Reference:
     """Run a stage and remember it."""
     node, start = job.node, time.time()
-    job.run.log_params(flat(node.config))
+    run = job.tracking.stage_run(node.name, node.fingerprint, job.parent)
+    run.log_params(flat(node.config))
     progress = Reporter(job.board, node.name)
     progress(0, 1)
-    context = Context(job.uri, job.run, node.fingerprint, progress, node.resources)
+    context = Context(job.uri, run, node.fingerprint, progress, node.resources)
     try:
         facts = node.function(context, node.config, *upstream)
     except BaseException as error:
         if not isinstance(error, UserError):
-            job.run.log_text(traceback.format_exc(), "traceback.txt")
-        job.run.tag({"mtm.error": str(error)[:5000]})
-        job.run.finish("FAILED")
+            run.log_text(traceback.format_exc(), "traceback.txt")
+        run.tag({"mtm.error": str(error)[:5000]})
+        run.finish("FAILED")
         raise
     facts = {**facts, "seconds": round(time.time() - start, 1)}
     reference = Reference(
-        node.stage, node.fingerprint, job.run.run_id, job.uri, facts, storage.files(job.uri)
+        node.stage, node.fingerprint, run.run_id, job.uri, facts, storage.files(job.uri)
     )
-    finish_stage(job.run, reference)
+    finish_stage(run, reference)
     return reference
 
 
@@ -219,18 +221,19 @@ class Runner:
         """References of the needed nodes, run as Ray tasks that wait for one another."""
         board = Board.remote()  # type: ignore[attr-defined]
         futures: dict[str, Any] = {fp: ray.put(reference) for fp, reference in reused.items()}
-        waiting: dict[Any, _Job] = {}
+        waiting: dict[Any, Node] = {}
         options = [_resources(node) for node in needed]
         for node, how in zip(needed, options, strict=True):
             job = _Job(
                 node,
-                self.tracking.stage_run(node.name, node.fingerprint, parent.run_id),
+                self.tracking,
+                parent.run_id,
                 storage.join(storage.absolute(self.storage_path), node.stage, node.fingerprint),
                 board,
             )
             upstream = [futures[up.fingerprint] for up in node.upstream]
             future = _execute.options(**how, name=node.name).remote(job, *upstream)
-            futures[node.fingerprint], waiting[future] = future, job
+            futures[node.fingerprint], waiting[future] = future, node
         done: dict[str, Reference] = {}
         try:
             with display:
@@ -238,15 +241,15 @@ class Runner:
                     ready, _ = ray.wait(list(waiting), timeout=0.5)
                     display.update(ray.get(board.read.remote()))
                     for future in ready:
-                        node = waiting.pop(future).node
+                        node = waiting.pop(future)
                         reference = _result(future, node)
                         done[node.fingerprint] = reference
                         text = self._last_line(reference)
                         display.finished(node.name, reference.facts["seconds"], text)
         except BaseException:
-            for future, job in waiting.items():
+            for future in waiting:
                 ray.cancel(future, force=True)
-                job.run.finish("KILLED")
+            self.tracking.stop(node.fingerprint for node in waiting.values())
             raise
         return done
 

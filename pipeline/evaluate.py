@@ -17,7 +17,7 @@ from mtm import Learner, WindowSampler, checkpoint, held_out_error
 from mtm.roles import ROLES
 from pipeline import shards, storage
 from pipeline.dag import Context
-from pipeline.datasets import environment_errors
+from pipeline.environments import make_env
 from pipeline.pretrain import error_window
 from pipeline.tracking import Reference
 
@@ -52,12 +52,6 @@ def settings(learner: Learner, targets: tuple[float, ...]) -> list[Setting]:
         if ROLES[role].acts
         for target in (targets if role == "rcbc" else (float("nan"),))
     ]
-
-
-def make_env(env_spec: str, **kwargs: Any) -> gymnasium.Env:
-    """The environment a dataset was made in. UserError where it is not installed."""
-    with environment_errors("the dataset"):
-        return gymnasium.make(EnvSpec.from_json(env_spec), **kwargs)
 
 
 def evaluate(
@@ -111,7 +105,7 @@ def _rollouts(
     tried = settings(learner, config.targets)
     seeds = [config.seed + i for i in range(config.episodes) if i % config.shards == shard]
     plan = [(setting, seed) for setting in tried for seed in seeds]
-    envs = [make_env(env_spec) for _ in plan]
+    envs = [make_env(EnvSpec.from_json(env_spec)) for _ in plan]
     returns, lengths = rollout(
         learner, [s for s, _ in plan], envs, [seed for _, seed in plan], progress
     )

@@ -115,7 +115,6 @@ class Tracking:
     def __init__(self, uri: str, experiment: str, artifact_root: str | None = None):
         _check_reachable(uri)
         self.uri = uri
-        self._client = mlflow.MlflowClient(uri)
         try:
             found = self._client.get_experiment_by_name(experiment)
             if found is None:
@@ -126,6 +125,11 @@ class Tracking:
         except (MlflowException, OSError) as error:
             line = str(error).split("\n", maxsplit=1)[0][:200]
             raise UserError(f"MLflow at {uri} does not answer as expected ({line})") from error
+
+    @property
+    def _client(self) -> mlflow.MlflowClient:
+        """Made when it is used, for the memory itself travels to other processes."""
+        return mlflow.MlflowClient(self.uri)
 
     def finished(self, fingerprints: Iterable[str]) -> dict[str, Reference]:
         """References of finished runs by fingerprint, whether or not their outputs still exist."""
@@ -147,6 +151,12 @@ class Tracking:
             f"tags.`{FINGERPRINT}` = '{fingerprint}' AND attributes.status != 'FINISHED'"
         )
         return self._resume_or_create(runs, name, {FINGERPRINT: fingerprint, PARENT: parent})
+
+    def stop(self, fingerprints: Iterable[str]) -> None:
+        """Mark what still runs of these stages as killed."""
+        for run in self._search(f"tags.`{FINGERPRINT}` != '' AND attributes.status = 'RUNNING'"):
+            if run.data.tags[FINGERPRINT] in set(fingerprints):
+                self._client.set_terminated(run.info.run_id, "KILLED")
 
     def _resume_or_create(self, runs: list[Run], name: str, tags: dict[str, str]) -> RunHandle:
         if runs:

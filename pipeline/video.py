@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import ray
+from gymnasium.envs.registration import EnvSpec
 
 from mtm import checkpoint
 from pipeline import datasets
 from pipeline.behaviour.policy import BehaviourPolicy
-from pipeline.evaluate import make_env
+from pipeline.environments import make_env
 
 STEPS, EVERY, SIZE = 300, 5, 240
 
@@ -54,7 +55,7 @@ def _frames(env_spec: str, act: Callable[[np.ndarray, Any], np.ndarray], seed: i
     options: dict[str, Any] = {}
     if "gymnasium.envs.mujoco" in env_spec:
         options = {"width": SIZE, "height": SIZE, "camera_name": "track"}
-    env = make_env(env_spec, render_mode="rgb_array", **options)
+    env = make_env(EnvSpec.from_json(env_spec), render_mode="rgb_array", **options)
     obs, _ = env.reset(seed=seed)
     frames = []
     for step in range(STEPS):

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipeline.behaviour.policy import BehaviourPolicy
+from pipeline.environments import log_mujoco_warnings, make_env
 
 WEIGHTS = Path(__file__).parent / "weights"
 EXPERT_NOISE = 0.5
@@ -100,10 +101,8 @@ def export(model: Any, algorithm: str, env_id: str, steps: int, seed: int) -> Be
 
 def scored(policy: BehaviourPolicy, noise: float, episodes: int = 20) -> BehaviourPolicy:
     """The same policy acting with ``noise``, with its undiscounted returns among its facts."""
-    import gymnasium
-
     policy = BehaviourPolicy(policy.tensors, {**policy.facts, "noise": noise})
-    envs = [gymnasium.make(policy.facts["env_id"]) for _ in range(episodes)]
+    envs = [make_env(policy.facts["env_id"]) for _ in range(episodes)]
     space: Any = envs[0].action_space
     rng = np.random.default_rng(10_000)
     obs = np.stack([env.reset(seed=10_000 + i)[0] for i, env in enumerate(envs)])
@@ -128,6 +127,7 @@ def train(config: Train) -> None:
     from stable_baselines3.common.vec_env import VecNormalize
 
     torch.set_num_threads(1)
+    log_mujoco_warnings()
     env_id, out = ENV_IDS[config.env], config.out / config.env
     out.mkdir(parents=True, exist_ok=True)
     if config.algorithm == "trpo":
