@@ -35,9 +35,10 @@ def to_bytes(learner: Learner, training: Mapping[str, torch.Tensor] | None = Non
         "facts": learner.facts,
     }
     tensors = {f"weights.{k}": v for k, v in learner.state_dict().items()}
-    tensors |= {f"training.{k}": v for k, v in (training or {}).items()}
-    # A training state shares the learner's weights; safetensors wants every tensor on its own.
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    # A training state holds the learner's weights too; they are in the file once.
+    own = {k: v for k, v in (training or {}).items() if not k.startswith("learner.")}
+    tensors |= {f"training.{k}": v for k, v in own.items()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     return save_tensors(tensors, metadata={"mtm": json.dumps(header)})
 
 
@@ -63,7 +64,10 @@ def from_bytes(content: bytes, source: str) -> tuple[Learner, dict[str, torch.Te
         learner.load_state_dict(_under(tensors, "weights."))
     except RuntimeError as error:
         raise UserError(f"the weights in {source} do not fit its own description") from error
-    return learner.eval(), _under(tensors, "training.")
+    training = _under(tensors, "training.")
+    if training:
+        training |= {f"learner.{k}": v for k, v in _under(tensors, "weights.").items()}
+    return learner.eval(), training
 
 
 def load(path: str | Path) -> Learner:
