@@ -6,8 +6,8 @@ import logging
 import os
 
 
-def start_ray(address: str | None = None) -> None:
-    """Connect to ``address``, to the cluster this process was submitted to, or start one here."""
+def start_ray() -> None:
+    """Connect to the cluster that RAY_ADDRESS names, as in a submitted job, or start one here."""
     import ray
 
     if ray.is_initialized():
@@ -15,11 +15,9 @@ def start_ray(address: str | None = None) -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "15")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    cluster = address or os.environ.get("RAY_ADDRESS") or "local"
     ray.init(
-        address=cluster,
+        address=os.environ.get("RAY_ADDRESS") or "local",
         log_to_driver=False,
         logging_level=logging.ERROR,
         runtime_env={"env_vars": {"PYTHONWARNINGS": "ignore"}},

@@ -169,7 +169,7 @@ def test_mistakes_in_the_data_are_one_line_too(mtm_command: Command, tmp_path: P
     assert "delete that file and run again" in cut
 
 
-def test_help_is_quick_to_import_and_complete(mtm_command: Command) -> None:
+def test_help_names_every_command_and_every_field(mtm_command: Command) -> None:
     done = mtm_command("--help")
     assert done.returncode == 0
     for command in ("quickstart", "run", "recipes", "collect", "ui"):
