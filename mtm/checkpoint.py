@@ -21,7 +21,7 @@ from mtm.errors import UserError
 from mtm.learner import Learner, MTMLearner
 from mtm.trajectory import Modality
 
-FORMAT = 1
+FORMAT = 2
 KINDS: dict[str, type[Learner]] = {kind.kind: kind for kind in (MTMLearner, MLPLearner)}
 
 
@@ -30,7 +30,7 @@ def to_bytes(learner: Learner, training: Mapping[str, torch.Tensor] | None = Non
     header = {
         "format": FORMAT,
         "kind": learner.kind,
-        "modalities": [[m.name, m.dim] for m in learner.modalities],
+        "modalities": [[m.name, m.dim, m.bins] for m in learner.modalities],
         "config": learner.config(),
         "facts": learner.facts,
     }
@@ -57,7 +57,7 @@ def from_bytes(content: bytes, source: str) -> tuple[Learner, dict[str, torch.Te
             f"{source} has checkpoint format {header['format']} and this version reads {FORMAT}; "
             "use the version of mtm that wrote it"
         )
-    modalities = tuple(Modality(name, dim) for name, dim in header["modalities"])
+    modalities = tuple(Modality(*fields) for fields in header["modalities"])
     learner = KINDS[header["kind"]].from_config(modalities, header["config"])
     learner.facts = header["facts"]
     try:
@@ -82,6 +82,11 @@ def load(path: str | Path) -> Learner:
 def start_from(learner: Learner, other: Learner, source: str) -> None:
     """Copy another learner's weights, not its statistics. UserError where the two differ in shape."""
     for mine, theirs in zip(learner.modalities, other.modalities, strict=False):
+        if mine.bins != theirs.bins:
+            raise UserError(
+                f"checkpoint {source} has {theirs.bins} bins for {theirs.name}, this run has {mine.bins}; "
+                "set the same --tokenizer"
+            )
         if mine != theirs:
             raise UserError(
                 f"checkpoint {source} has {theirs.dim} {theirs.name}, this run has {mine.dim} {mine.name}; "

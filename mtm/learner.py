@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from mtm import loss, masks
+from mtm import loss, patterns
 from mtm.errors import UserError
-from mtm.masks import Mask, MaskConfig
+from mtm.masks import Mask, hide_unknown
 from mtm.model import MTM, ModelConfig
-from mtm.roles import Role, get_role
+from mtm.patterns import MaskConfig
+from mtm.roles import ROLES, Role, get_role
 from mtm.tokenizers import TrajectoryTokenizer
 from mtm.trajectory import Batch, Modality
 
@@ -36,8 +37,8 @@ class Learner(nn.Module, ABC):
         self.facts: dict[str, Any] = {}
         """Where the weights come from (environment, dataset, step); JSON, kept in checkpoints."""
 
-    def draw(self, generator: torch.Generator) -> Mask:
-        """The mask of one training step; empty for a learner that uses none."""
+    def draw(self, generator: torch.Generator, count: int) -> Mask:
+        """The mask of a training step of ``count`` windows; empty for a learner that uses none."""
         return {}
 
     @abstractmethod
@@ -45,12 +46,23 @@ class Learner(nn.Module, ABC):
         """Draw the initial weights."""
 
     @abstractmethod
-    def forward(self, batch: Batch, mask: Mask) -> dict[str, torch.Tensor]:
-        """Training losses, ``loss`` among them, of raw windows [B, T, dim]."""
+    def forward(
+        self, batch: Batch, mask: Mask, known: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Training losses, ``loss`` among them, of raw windows [B, T, dim].
+
+        ``known`` says of which windows a modality is known, [B] or []; by default of all.
+        """
 
     @abstractmethod
-    def predict(self, role: Role, batch: Batch, position: int) -> torch.Tensor:
-        """The token that ``role`` reads, normalised [B, D], from raw windows [B, T, dim]."""
+    def predict(
+        self, role: Role, batch: Batch, position: int, ahead: int | None = None
+    ) -> torch.Tensor:
+        """What ``role`` reads, raw values [B, dim], from raw windows [B, T, dim].
+
+        ``position`` is the window's current step, ``ahead`` how many steps later a wanted state
+        stands (by default at the window's end).
+        """
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -67,11 +79,18 @@ class Learner(nn.Module, ABC):
             raise UserError(f"this {self.kind} has no role {name!r}; it has {', '.join(self.roles)}")
         return role
 
-    def policy(self, role: str, num_envs: int = 1, target: float | np.ndarray = 1.0) -> Policy:
+    def policy(
+        self,
+        role: str,
+        num_envs: int = 1,
+        target: float | np.ndarray = 1.0,
+        goal: np.ndarray | None = None,
+        due: int | np.ndarray | None = None,
+    ) -> Policy:
         """Act in ``num_envs`` environments at once; see ``mtm.policy.Policy``."""
         from mtm.policy import Policy
 
-        return Policy(self, role, num_envs, target)
+        return Policy(self, role, num_envs, target, goal, due)
 
     @property
     def device(self) -> torch.device:
@@ -84,7 +103,7 @@ class MTMLearner(Learner):
     kind = "mtm"
 
     def __init__(self, modalities: tuple[Modality, ...], model: ModelConfig, mask: MaskConfig):
-        super().__init__(modalities, model.window, roles=("bc", "rcbc", "id", "fd"))
+        super().__init__(modalities, model.window, tuple(ROLES))
         self.mask = mask
         self.model = MTM(
             model,
@@ -95,33 +114,52 @@ class MTMLearner(Learner):
     def initialise(self, generator: torch.Generator) -> None:
         self.model.initialise(generator)
 
-    def draw(self, generator: torch.Generator) -> Mask:
-        return masks.draw(self.mask, self.window, self.model.tokens_per_step, generator)
+    def draw(self, generator: torch.Generator, count: int) -> Mask:
+        each = self.mask.per == "window"
+        drawn = patterns.draw(
+            self.mask, self.window, self.model.tokens_per_step, count if each else 1, generator
+        )
+        return drawn if each else {name: tokens[0] for name, tokens in drawn.items()}
 
-    def forward(self, batch: Batch, mask: Mask) -> dict[str, torch.Tensor]:
+    def forward(
+        self, batch: Batch, mask: Mask, known: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
         tokens = self.tokenizer.encode(batch)
-        return loss.reconstruction(self.model(tokens, mask), tokens)
+        predicted = self.model(tokens, hide_unknown(mask, known or {}))
+        return loss.reconstruction(predicted, tokens, known, self.tokenizer.discrete)
 
-    def predict(self, role: Role, batch: Batch, position: int) -> torch.Tensor:
-        mask = role.mask(self.window, self.model.tokens_per_step, position)
-        tokens = self.model(self.tokenizer.encode(batch), mask)[role.output]
-        return tokens[:, position + role.offset].flatten(1)
+    def predict(
+        self, role: Role, batch: Batch, position: int, ahead: int | None = None
+    ) -> torch.Tensor:
+        place = (self.window, self.model.tokens_per_step, position, ahead)
+        tokens = self.tokenizer.encode(batch)
+        first = role.first_mask(*place)
+        if first is not None:
+            imagined = self.tokenizer.encode(self.tokenizer.decode(self.model(tokens, first)))
+            tokens = {
+                name: torch.where(first[name][..., None].to(self.device), tokens[name], imagined[name])
+                for name in tokens
+            }
+        read = self.model(tokens, role.mask(*place))[role.output][:, position + role.offset]
+        return self.tokenizer[role.output].decode(read)
 
     def config(self) -> dict[str, Any]:
         return {"model": asdict(self.model.config), "mask": asdict(self.mask)}
 
     @classmethod
     def from_config(cls, modalities: tuple[Modality, ...], config: Mapping[str, Any]) -> MTMLearner:
-        mask = {**config["mask"], "visible_fractions": tuple(config["mask"]["visible_fractions"])}
+        mask: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in config["mask"].items()
+        }
         return cls(modalities, ModelConfig(**config["model"]), MaskConfig(**mask))
 
 
 @torch.inference_mode()
 def held_out_error(learner: Learner, role_name: str, batches: list[Batch]) -> float:
-    """Mean squared error of the token a role reads, in normalised units, over raw windows.
+    """Mean squared error of what a role reads, in normalised units, over raw windows [B, T, dim].
 
-    The windows [B, T, dim] may be longer than the learner's own; the position is the last step
-    but one, so that every learner answers for the same targets.
+    The windows may be longer than the learner's own. The current step stands at the last place
+    that the role can have in them, so that every learner answers for the same targets.
     """
     role, tokenizer = learner.role(role_name), learner.tokenizer
     was_training = learner.training
@@ -129,10 +167,11 @@ def held_out_error(learner: Learner, role_name: str, batches: list[Batch]) -> fl
     total = torch.zeros((), device=learner.device, dtype=torch.float64)
     count = 0
     for batch in batches:
-        steps = next(iter(batch.values())).shape[1]
-        predicted = learner.predict(role, batch, steps - 2)
-        target = tokenizer[role.output].encode(batch[role.output])[:, steps - 2 + role.offset]
-        total += (predicted - target.flatten(1)).double().square().sum()
+        position = role.positions(next(iter(batch.values())).shape[1])[-1]
+        predicted = learner.predict(role, batch, position)
+        target = batch[role.output][:, position + role.offset]
+        output = tokenizer[role.output]
+        total += (output.normalise(predicted) - output.normalise(target)).double().square().sum()
         count += predicted.numel()
     learner.train(was_training)
     return float(total) / count

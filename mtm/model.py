@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mtm.errors import UserError
-from mtm.masks import Mask
+from mtm.masks import Mask, is_shared
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,12 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, attend: torch.Tensor | None = None) -> torch.Tensor:
+        """``x`` [B, tokens, W]; ``attend`` [B, 1, tokens, tokens], True where a query may look at a key."""
         batch, tokens, width = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attend)
         return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
 
@@ -96,8 +97,8 @@ class Block(nn.Module):
         )
         self.dropout1, self.dropout2 = Dropout(config.dropout), Dropout(config.dropout)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.dropout1(self.attention(self.norm1(x)))
+    def forward(self, x: torch.Tensor, attend: torch.Tensor | None = None) -> torch.Tensor:
+        x = x + self.dropout1(self.attention(self.norm1(x), attend))
         return x + self.dropout2(self.mlp(self.norm2(x)))
 
 
@@ -109,9 +110,9 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(layers))
         self.norm = nn.LayerNorm(config.width)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, attend: torch.Tensor | None = None) -> torch.Tensor:
         for block in self.blocks:
-            x = block(x)
+            x = block(x, attend)
         return self.norm(x)
 
 
@@ -127,6 +128,7 @@ class TokenEncoding(nn.Module):
 
     def __init__(self, config: ModelConfig, tokens_per_step: dict[str, int]):
         super().__init__()
+        self.modalities = tuple(tokens_per_step)  # ParameterDict sorts its keys
         self.place = nn.ParameterDict(
             {name: nn.Parameter(torch.zeros(1, p, config.width)) for name, p in tokens_per_step.items()}
         )
@@ -135,7 +137,9 @@ class TokenEncoding(nn.Module):
 
     def forward(self) -> torch.Tensor:
         """[N, W], modality after modality."""
-        return torch.cat([(self.time[:, None] + place).flatten(0, 1) for place in self.place.values()])
+        return torch.cat(
+            [(self.time[:, None] + self.place[name]).flatten(0, 1) for name in self.modalities]
+        )
 
 
 class MTM(nn.Module):
@@ -179,13 +183,15 @@ class MTM(nn.Module):
     def forward(self, tokens: dict[str, torch.Tensor], mask: Mask) -> dict[str, torch.Tensor]:
         """Predicted tokens [B, T, P, D] for every place, from the visible ones alone.
 
-        ``tokens`` [B, T, P, D]; ``mask`` [T, P], True where visible. Values at hidden places are
-        never read.
+        ``tokens`` [B, T, P, D]; ``mask`` [T, P], one for the batch, or [B, T, P], True where visible.
+        Values at hidden places are never read.
         """
-        where = self.visible_places(mask)
-        encoded = self.encode(tokens, where)
-        filled = self.fill(encoded, where)
-        decoded = self.decoder(filled + self.decoder_encoding())
+        if is_shared(mask):
+            where = self.visible_places(mask)
+            filled = self.fill(self.encode(tokens, where), where)
+        else:
+            filled = self.encode_each(tokens, mask)
+        decoded = self.decoder(self.embed_again(filled) + self.decoder_encoding())
         return self.read(decoded)
 
     def visible_places(self, mask: Mask) -> dict[str, torch.Tensor]:
@@ -204,12 +210,41 @@ class MTM(nn.Module):
     def fill(self, encoded: torch.Tensor, where: dict[str, torch.Tensor]) -> torch.Tensor:
         """Encoder outputs at their places, mask tokens at all others [B, N, W]."""
         filled, visible = [], encoded.split([len(index) for index in where.values()], dim=1)
-        for (name, embed), outputs, places in zip(
-            self.decoder_embed.items(), visible, self.places, strict=True
-        ):
+        for (name, index), outputs, places in zip(where.items(), visible, self.places, strict=True):
             hidden = self.mask_token[name].expand(len(encoded), places, -1)
-            filled.append(hidden.index_copy(1, where[name], embed(outputs).to(hidden.dtype)))
+            filled.append(hidden.index_copy(1, index, outputs.to(hidden.dtype)))
         return torch.cat(filled, dim=1)
+
+    def encode_each(self, tokens: dict[str, torch.Tensor], mask: Mask) -> torch.Tensor:
+        """Like ``fill(encode())`` where each window has its own mask [B, N, W].
+
+        Windows then differ in the number of visible tokens. All places go through the encoder, and
+        hidden ones are hidden from attention: a visible token meets visible ones only.
+        """
+        batch, device = len(next(iter(tokens.values()))), self.encoder_encoding.time.device
+        flat = {name: m.expand(batch, -1, -1).flatten(1).to(device) for name, m in mask.items()}
+        visible = torch.cat([flat[name] for name in self.features], dim=1)
+        itself = torch.eye(visible.shape[1], dtype=torch.bool, device=device)
+        embedded = [
+            embed(tokens[name].flatten(1, 2).masked_fill(~flat[name][..., None], 0.0))
+            for name, embed in self.encoder_embed.items()
+        ]
+        # Every token may look at itself: the softmax of a window that sees nothing is then defined.
+        encoded = self.encoder(
+            torch.cat(embedded, dim=1) + self.encoder_encoding(),
+            (visible[:, None, None, :] | itself),
+        )
+        hidden = [
+            self.mask_token[name].expand(places, -1)
+            for name, places in zip(self.features, self.places, strict=True)
+        ]
+        return torch.where(visible[..., None], encoded, torch.cat(hidden).to(encoded.dtype))
+
+    def embed_again(self, filled: torch.Tensor) -> torch.Tensor:
+        """The decoder's linear embedding of each modality, mask tokens included [B, N, W]."""
+        parts = filled.split(self.places, dim=1)
+        embeds = self.decoder_embed.values()
+        return torch.cat([embed(part) for embed, part in zip(embeds, parts, strict=True)], dim=1)
 
     def read(self, decoded: torch.Tensor) -> dict[str, torch.Tensor]:
         """Predicted tokens [B, T, P, D] from decoder outputs [B, N, W]."""

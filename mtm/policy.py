@@ -13,12 +13,22 @@ from mtm.trajectory import ACTIONS, RETURNS, STATES
 class Policy:
     """Chooses actions for ``num_envs`` environments, each with its own history.
 
-    ``target`` is the return asked for by a return-conditioned role, as a share of the training
-    range: 0 the lowest return-to-go seen, 1 the highest; one value, or one an environment [N].
-    Raises UserError for a role that does not act.
+    ``target`` is the return asked for by a return-conditioned role (RCBC, two-stage), as a share of
+    the training range: 0 the lowest return-to-go seen, 1 the highest; one value, or one an
+    environment [N]. ``goal`` is the state [S] or [N, S] that GOAL and WAYPOINT are to reach, ``due``
+    the number of steps after which WAYPOINT is to be there, one value or [N]; ``aim`` sets new ones
+    at any time. Raises UserError for a role that does not act, and for a missing goal.
     """
 
-    def __init__(self, learner: Learner, role: str, num_envs: int, target: float | np.ndarray):
+    def __init__(
+        self,
+        learner: Learner,
+        role: str,
+        num_envs: int = 1,
+        target: float | np.ndarray = 1.0,
+        goal: np.ndarray | None = None,
+        due: int | np.ndarray | None = None,
+    ):
         self.learner, self.role = learner.eval(), learner.role(role)
         if not self.role.acts:
             raise UserError(f"role {role!r} predicts and does not act; ask held_out_error for it")
@@ -31,9 +41,47 @@ class Policy:
         wanted = returns.low + share[:, None] * (returns.high - returns.low)
         self.history[RETURNS][:] = wanted[:, None]
         self.elapsed = np.zeros(num_envs, dtype=np.int64)
+        self.remaining = np.full(num_envs, steps, dtype=np.int64)
+        self.goal = torch.zeros(num_envs, self.history[STATES].shape[-1], device=device)
+        if self.role.goal:
+            if goal is None:
+                raise UserError(f"role {role!r} needs a goal: the state to reach, goal=[{self._dim}]")
+            self.aim(goal, due)
+
+    @property
+    def _dim(self) -> int:
+        return self.history[STATES].shape[-1]
+
+    def aim(
+        self,
+        goal: np.ndarray,
+        due: int | np.ndarray | None = None,
+        envs: np.ndarray | slice = slice(None),
+    ) -> None:
+        """A new state to reach for these environments, WAYPOINT's within ``due`` steps.
+
+        A due step beyond the window counts as its end, until it comes within reach. Raises
+        UserError for a state of another shape, or a due step that is not ahead.
+        """
+        count, given = len(self.elapsed[envs]), np.asarray(goal)
+        if given.shape not in ((self._dim,), (count, self._dim)):
+            raise UserError(
+                f"the goal has shape {given.shape}; give ({self._dim},) for all environments "
+                f"or ({count}, {self._dim})"
+            )
+        if self.role.name == "waypoint":
+            if due is None or np.shape(due) not in ((), (count,)) or np.min(due) < 1:
+                raise UserError(
+                    f"waypoint is due in {due} steps; give due=1 or more, one value or {count}"
+                )
+            self.remaining[envs] = due
+        self.goal[envs] = torch.as_tensor(given, dtype=torch.float32, device=self.goal.device)
 
     def reset(self, envs: np.ndarray | slice = slice(None)) -> None:
-        """Forget the history of these environments (indices or booleans); their episode begins."""
+        """Forget the history of these environments (indices or booleans); their episode begins.
+
+        A waypoint is not part of the history: its steps count on until ``aim`` sets another.
+        """
         self.elapsed[envs] = 0
 
     @torch.inference_mode()
@@ -44,29 +92,34 @@ class Policy:
         shape than the model was trained on.
         """
         envs = np.arange(len(self.elapsed)) if envs is None else envs
-        expected = (len(envs), self.history[STATES].shape[-1])
+        expected = (len(envs), self._dim)
         if obs.shape != expected:
             raise UserError(f"observations have shape {obs.shape}; this model expects {expected}")
-        steps, device = self.learner.window, self.learner.device
-        position = np.minimum(self.elapsed[envs], steps - 1) if self.role.history else 0 * envs
+        device, last = self.learner.device, self.role.positions(self.learner.window)[-1]
+        position = np.minimum(self.elapsed[envs], last)
+        ahead = np.clip(self.remaining[envs], 1, max(1, self.learner.window - 1))
         states = torch.as_tensor(obs, dtype=torch.float32, device=device)
         actions = torch.empty(len(envs), self.history[ACTIONS].shape[-1], device=device)
-        for i in np.unique(position):
-            mine = np.flatnonzero(position == i)
-            actions[mine] = self._act_at(int(i), envs[mine], states[mine])
+        for i, k in np.unique(np.stack([position, ahead * self.role.goal]), axis=1).T.tolist():
+            mine = np.flatnonzero((position == i) & ((ahead == k) | (not self.role.goal)))
+            actions[mine] = self._act_at(i, k, envs[mine], states[mine])
         self.elapsed[envs] += 1
+        self.remaining[envs] -= self.role.name == "waypoint"
         return actions.cpu().numpy()
 
-    def _act_at(self, position: int, envs: np.ndarray, states: torch.Tensor) -> torch.Tensor:
-        """Actions of environments whose current step stands at the same place in the window."""
-        full = envs[self.elapsed[envs] >= self.learner.window] if self.role.history else envs[:0]
+    def _act_at(
+        self, position: int, ahead: int, envs: np.ndarray, states: torch.Tensor
+    ) -> torch.Tensor:
+        """Actions of environments whose current step and goal stand at the same places in the window."""
+        full = envs[self.elapsed[envs] > position] if self.role.history else envs[:0]
         for name in (STATES, ACTIONS):
             self.history[name][full] = self.history[name][full].roll(-1, dims=1)
         self.history[STATES][envs, position] = states
         batch = {name: values[envs] for name, values in self.history.items()}
+        if self.role.goal:
+            batch[STATES][:, position + ahead] = self.goal[envs]
+        actions = self.learner.predict(self.role, batch, position, ahead or None)
         tokenizer = self.learner.tokenizer[ACTIONS]
-        predicted = self.learner.predict(self.role, batch, position)
-        actions = tokenizer.decode(predicted[:, None, None])[:, 0]
         actions = actions.clamp(tokenizer.low, tokenizer.high)
         self.history[ACTIONS][envs, position] = actions
         return actions

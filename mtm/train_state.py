@@ -12,7 +12,7 @@ from mtm.errors import UserError
 from mtm.learner import Learner
 from mtm.model import Dropout
 from mtm.optim import OptimConfig, adamw
-from mtm.sampler import WindowSampler
+from mtm.sampler import HeteromodalConfig, WindowSampler
 
 
 class TrainState:
@@ -32,11 +32,18 @@ class TrainState:
         rank: int = 0,
         world_size: int = 1,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
+        heteromodal: HeteromodalConfig | None = None,
     ):
         if config.batch_size % world_size:
             raise UserError(
                 f"batch_size {config.batch_size} cannot be split over {world_size} workers; "
                 f"use a multiple of {world_size}"
+            )
+        self.heteromodal = heteromodal or HeteromodalConfig()
+        if self.heteromodal.batches == "mixed" and config.batch_size // world_size % 2:
+            raise UserError(
+                f"batch_size {config.batch_size} over {world_size} workers is no even number each, "
+                "as mixed batches need; double it"
             )
         self.learner, self.config, self.sampler = learner, config, sampler
         self.rank, self.world_size, self.step = rank, world_size, 0
@@ -54,14 +61,24 @@ class TrainState:
         learning_rate = self.config.learning_rate_at(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        index = self.sampler.draw(self.config.batch_size, self.generator)
-        mine = index.view(self.world_size, -1)[self.rank]
-        losses = self.forward(self.sampler.windows(mine), self.learner.draw(self.mask_generator))
+        count = self.config.batch_size
+        index, known = self.sampler.draw(count, self.generator, self.heteromodal.kind(self.step))
+        mask = self.learner.draw(self.mask_generator, count)
+        windows = self.sampler.windows(self._mine(index, 1))
+        mask = {name: self._mine(tokens, 3) for name, tokens in mask.items()}
+        known = {name: self._mine(is_known, 1) for name, is_known in known.items()}
+        losses = self.forward(windows, mask, known)
         self.optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
         self.optimizer.step()
         self.step += 1
         return {name: value.detach() for name, value in losses.items()}
+
+    def _mine(self, values: torch.Tensor, dims: int) -> torch.Tensor:
+        """This worker's slice of what has a value for each window, and so ``dims`` dimensions."""
+        if values.dim() < dims:
+            return values
+        return values.view(self.world_size, -1, *values.shape[1:])[self.rank]
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Everything a resumed run needs to end bit for bit as an unbroken one; tensors only."""
@@ -94,15 +111,18 @@ class TrainState:
 def validation_losses(
     learner: Learner, sampler: WindowSampler, windows: int, seed: int = 0, masks: int = 64
 ) -> dict[str, float]:
-    """Training losses without dropout on held-out windows, the same windows and masks every time."""
+    """Training losses without dropout on held-out windows, the same windows and masks every time.
+
+    Every window counts as fully known.
+    """
     generator = torch.Generator().manual_seed(seed)
-    drawn = [learner.draw(generator) for _ in range(masks)]
     was_training = learner.training
     learner.eval()
     batches = list(sampler.evenly(windows, max(1, -(-windows // masks))))
     totals: dict[str, torch.Tensor] = {}
-    for i, batch in enumerate(batches):
-        for name, value in learner(batch, drawn[i % masks]).items():
+    for batch in batches:
+        mask = learner.draw(generator, len(next(iter(batch.values()))))
+        for name, value in learner(batch, mask).items():
             totals[name] = totals.get(name, torch.zeros_like(value)) + value / len(batches)
     learner.train(was_training)
     return {name: float(value) for name, value in totals.items()}

@@ -30,15 +30,43 @@ class Modality:
 
     name: str
     dim: int
+    bins: int = 0
+    """Uniform bins of each dimension; 0: continuous."""
 
     def __post_init__(self) -> None:
         if self.dim < 1:
             raise UserError(f"modality {self.name!r} has {self.dim} dimensions; at least 1 is needed")
+        if self.bins < 0 or self.bins == 1:
+            raise UserError(
+                f"{self.name} has {self.bins} bins; use at least 2, or 0 for continuous tokens"
+            )
 
 
-def standard_modalities(state_dim: int, action_dim: int) -> tuple[Modality, ...]:
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Uniform bins by modality (the paper's for discrete data: 512, 32, 512); 0: continuous tokens."""
+
+    states: int = 0
+    """Bins of each state dimension."""
+    returns: int = 0
+    """Bins of the return-to-go."""
+    actions: int = 0
+    """Bins of each action dimension."""
+
+    def __post_init__(self) -> None:
+        standard_modalities(1, 1, self)
+
+
+def standard_modalities(
+    state_dim: int, action_dim: int, tokenizer: TokenizerConfig | None = None
+) -> tuple[Modality, ...]:
     """States, returns-to-go and actions, in their order within a timestep."""
-    return Modality(STATES, state_dim), Modality(RETURNS, 1), Modality(ACTIONS, action_dim)
+    bins = tokenizer or TokenizerConfig()
+    return (
+        Modality(STATES, state_dim, bins.states),
+        Modality(RETURNS, 1, bins.returns),
+        Modality(ACTIONS, action_dim, bins.actions),
+    )
 
 
 def returns_to_go(rewards: torch.Tensor, horizon: int) -> torch.Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from mtm import MaskConfig, ModelConfig, OptimConfig, UserError
+from mtm import HeteromodalConfig, MaskConfig, ModelConfig, OptimConfig, TokenizerConfig, UserError
+from mtm.roles import get_role
 
 _POSITIVE = "it must be at least 1"
 
@@ -100,14 +101,19 @@ class EvaluateConfig:
 
     episodes: int = 20
     """Episodes for each role and return target."""
+    roles: tuple[str, ...] = ("bc", "rcbc", "id", "fd")
+    """Roles to score, of those that a learner has: bc, rcbc and two-stage in the environment, id, fd,
+    goal and waypoint by their held-out error."""
     targets: tuple[float, ...] = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)
-    """Return targets of RCBC, as shares of the training range."""
+    """Return targets of RCBC and two-stage, as shares of the training range."""
     shards: int = 2
     """Parallel tasks; each takes its share of the episodes of every setting."""
     seed: int = 1000
     """Seed of the first episode."""
     error_windows: int = 4096
-    """Held-out windows for ID and FD errors."""
+    """Held-out windows for the errors."""
+    open_loop_steps: int = 50
+    """Steps of the forward dynamics rolled out open-loop."""
 
     def __post_init__(self) -> None:
         _need(
@@ -122,6 +128,10 @@ class EvaluateConfig:
             all(math.isfinite(t) for t in self.targets), "targets", self.targets, "they must be finite"
         )
         _need(self.error_windows >= 1, "error_windows", self.error_windows, _POSITIVE)
+        _need(self.open_loop_steps >= 1, "open_loop_steps", self.open_loop_steps, _POSITIVE)
+        _need(len(self.roles) >= 1, "roles", "empty", "give at least one")
+        for role in self.roles:
+            get_role(role)
 
 
 @dataclass(frozen=True)
@@ -156,8 +166,12 @@ class Experiment:
     """Trajectories."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Transformer."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Continuous or discrete tokens, by modality."""
     mask: MaskConfig = field(default_factory=MaskConfig)
     """Training mask pattern."""
+    heteromodal: HeteromodalConfig = field(default_factory=HeteromodalConfig)
+    """Episodes without actions."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer of the MTM."""
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import ray
 import torch
 from gymnasium.envs.registration import EnvSpec
 
-from mtm import Learner, WindowSampler, checkpoint, held_out_error
+from mtm import Learner, WindowSampler, checkpoint, held_out_error, open_loop_error
 from mtm.roles import ROLES
 from pipeline import shards, storage
 from pipeline.dag import Context
@@ -21,7 +22,7 @@ from pipeline.environments import make_env
 from pipeline.pretrain import error_window
 from pipeline.tracking import Reference
 
-VERSION = 1
+VERSION = 2
 ROWS = "episodes.parquet"
 
 
@@ -30,10 +31,12 @@ class EvaluateStage:
     """What determines the scores."""
 
     episodes: int
+    roles: tuple[str, ...]
     targets: tuple[float, ...]
     shards: int
     seed: int
     error_windows: int
+    open_loop_steps: int
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,13 @@ class Setting:
     target: float
 
 
-def settings(learner: Learner, targets: tuple[float, ...]) -> list[Setting]:
-    """All acting settings of a learner."""
+def settings(learner: Learner, config: EvaluateStage) -> list[Setting]:
+    """All that a learner plays: its acting roles, those that take a return with every target."""
     return [
         Setting(role, target)
         for role in learner.roles
-        if ROLES[role].acts
-        for target in (targets if role == "rcbc" else (float("nan"),))
+        if role in config.roles and ROLES[role].acts and not ROLES[role].goal
+        for target in (config.targets if ROLES[role].conditioned else (float("nan"),))
     ]
 
 
@@ -64,45 +67,69 @@ def evaluate(
     }
     if trained.facts["best_step"] == trained.facts["step"]:
         del contents["best"]  # they are the same weights
-    futures = {
-        (name, shard): _rollouts.remote(
-            content, config, shard, ingested.facts["env_spec"], context.progress
-        )
-        for name, content in contents.items()
-        for shard in range(config.shards)
-        if ingested.facts["env_spec"] is not None
-    }
+    learners = {name: checkpoint.from_bytes(content, name)[0] for name, content in contents.items()}
+    playing: dict[str, Any] = {}
+    if ingested.facts["env_spec"] is not None and settings(learners["last"], config):
+        arguments = (config, ingested.facts["env_spec"], context.progress)
+        playing = {name: _play(content, *arguments) for name, content in contents.items()}
     facts: dict[str, Any] = {"checkpoints": sorted(contents)}
-    for name, content in contents.items():
-        learner, _ = checkpoint.from_bytes(content, name)
+    for name, learner in learners.items():
         facts |= {f"{name}.{k}": v for k, v in _errors(learner, config, ingested).items()}
-    frames = [ray.get(future).assign(checkpoint=name) for (name, _), future in futures.items()]
-    if frames:
+    for name in contents:
+        errors = facts.get(f"{name}.open_loop_errors", [])
+        context.run.log_series(f"{name}.open_loop_error", dict(enumerate(errors, start=1)))
+    if playing:
+        frames = [
+            frame.assign(checkpoint=name) for name, played in playing.items() for frame in played()
+        ]
         rows = _finish(pd.concat(frames, ignore_index=True), config, ingested.facts)
-        storage.write(storage.join(context.uri, ROWS), rows.to_parquet(index=False))
+        content = rows.to_parquet(index=False)
+        storage.write(storage.join(context.uri, ROWS), content)
+        context.run.log_bytes(content, ROWS)
         facts |= _metrics(rows)
     return facts
 
 
-def _errors(learner: Learner, config: EvaluateStage, ingested: Reference) -> dict[str, float]:
-    """Held-out errors of the roles that do not act, in normalised units."""
-    roles = [role for role in learner.roles if not ROLES[role].acts]
+def _errors(learner: Learner, config: EvaluateStage, ingested: Reference) -> dict[str, Any]:
+    """Held-out errors, in normalised units, of the roles that are not played."""
+    roles = [
+        role
+        for role in learner.roles
+        if role in config.roles and (ROLES[role].goal or not ROLES[role].acts)
+    ]
     if not roles:
         return {}
     held_out = shards.load(ingested, shards.HELD_OUT).values
     sampler = WindowSampler(held_out, error_window(learner))
     batches = list(sampler.evenly(config.error_windows, 1024))
-    return {f"{role}_error": held_out_error(learner, role, batches) for role in roles}
+    errors: dict[str, Any] = {f"{role}_error": held_out_error(learner, role, batches) for role in roles}
+    if "fd" in roles:
+        longest = max(len(next(iter(episode.values()))) for episode in held_out)
+        windows = WindowSampler(held_out, min(config.open_loop_steps + 1, longest))
+        # Overlapping windows say little more: an eighth of them costs less and is as sharp.
+        several = windows.evenly(max(1, config.error_windows // 8), 512)
+        errors["open_loop_errors"] = open_loop_error(learner, list(several)).tolist()
+    return errors
 
 
-@ray.remote(num_cpus=1)
+def _play(
+    content: bytes, config: EvaluateStage, env_spec: str, progress: Any
+) -> Callable[[], list[pd.DataFrame]]:
+    """Start all rollouts of a checkpoint: in this process where they are one shard, else as Ray tasks."""
+    if config.shards == 1:
+        return lambda: [_rollouts(content, config, 0, env_spec, progress)]
+    task = ray.remote(num_cpus=1)(_rollouts)
+    futures = [task.remote(content, config, i, env_spec, progress) for i in range(config.shards)]
+    return lambda: ray.get(futures)
+
+
 def _rollouts(
     content: bytes, config: EvaluateStage, shard: int, env_spec: str, progress: Any
 ) -> pd.DataFrame:
     """One shard's episodes of every setting, stepped together."""
     torch.set_num_threads(1)
     learner, _ = checkpoint.from_bytes(content, "the checkpoint")
-    tried = settings(learner, config.targets)
+    tried = settings(learner, config)
     seeds = [config.seed + i for i in range(config.episodes) if i % config.shards == shard]
     plan = [(setting, seed) for setting in tried for seed in seeds]
     envs = [make_env(EnvSpec.from_json(env_spec)) for _ in plan]

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from mtm import MLPConfig, OptimConfig, checkpoint
+from mtm import HeteromodalConfig, MLPConfig, checkpoint
 from pipeline import collect, datasets, evaluate, ingest, pretrain, report, storage
 from pipeline.config import DataConfig, Experiment
 from pipeline.dag import Node
 
 
-def data_nodes(data: DataConfig) -> tuple[Node, ...]:
-    """Collect (only for ids that are rolled out here) and ingest; the last is what others need."""
+def data_nodes(data: DataConfig, label: str = "") -> tuple[Node, ...]:
+    """Collect (only for ids that are rolled out here) and ingest; the last is what others need.
+
+    ``label`` tells the stages of several datasets apart on the screen.
+    """
     upstream: tuple[Node, ...] = ()
     signature = ""
     if datasets.is_shipped(data.dataset_id):
-        upstream = (collect_node(data),)
+        upstream = (collect_node(data, label),)
     else:
         signature = datasets.local_signature(data.dataset_id)
     config = ingest.IngestConfig(data.dataset_id, data.seed, data.held_out, signature)
@@ -26,6 +29,7 @@ def data_nodes(data: DataConfig) -> tuple[Node, ...]:
         ingest.ingest,
         config,
         upstream,
+        label,
         resources=datasets.current_root(),
         num_cpus=0,
         on_this_machine=not upstream,
@@ -33,7 +37,7 @@ def data_nodes(data: DataConfig) -> tuple[Node, ...]:
     return (*upstream, node)
 
 
-def collect_node(data: DataConfig) -> Node:
+def collect_node(data: DataConfig, label: str = "") -> Node:
     """Roll out a dataset that ships as behaviour policies."""
     digest = hashlib.sha256()
     for path in datasets.behaviour_weights(data.dataset_id):
@@ -41,55 +45,56 @@ def collect_node(data: DataConfig) -> Node:
     config = collect.CollectConfig(
         data.dataset_id, data.transitions, data.seed, digest.hexdigest()[:16]
     )
-    return Node("collect", collect.VERSION, collect.collect, config, num_cpus=0)
+    return Node("collect", collect.VERSION, collect.collect, config, label=label, num_cpus=0)
 
 
 def build(experiment: Experiment) -> Node:
     """The report of an experiment, with all it depends on."""
     ingested = data_nodes(experiment.data)[-1]
-    mtm_spec = pretrain.MTMSpec(experiment.model, experiment.mask)
-    learners = [("MTM", _pretrain(experiment, mtm_spec, experiment.optim, "mtm", ingested))]
-    for role in experiment.baseline.roles:
-        spec = MLPConfig(role, experiment.baseline.width, experiment.baseline.hidden_layers)
-        name = f"mlp-{role}"
-        learners.append(("MLP", _pretrain(experiment, spec, experiment.baseline.optim, name, ingested)))
-    scored = [_evaluate(experiment, ingested, trained) for _, trained in learners]
+    names = ("mtm", *(f"mlp-{role}" for role in experiment.baseline.roles))
+    learners = [trained(experiment, name, ingested) for name in names]
+    scores = [scored(experiment, learner, ingested) for learner in learners]
     config = report.ReportStage(
-        tuple(name for name, _ in learners), experiment.report.video, experiment.evaluate.seed
+        tuple(name.split("-")[0].upper() for name in names),
+        experiment.report.video,
+        experiment.evaluate.seed,
     )
-    upstream = (ingested, *(trained for _, trained in learners), *scored)
+    upstream = (ingested, *learners, *scores)
     return Node("report", report.VERSION, report.report, config, upstream, num_cpus=0)
 
 
-def _pretrain(
-    experiment: Experiment,
-    spec: pretrain.MTMSpec | MLPConfig,
-    optim: OptimConfig,
-    label: str,
-    ingested: Node,
-) -> Node:
-    how = experiment.pretrain
-    init_from, init_digest = "", ""
-    if how.init_from and isinstance(spec, pretrain.MTMSpec):
-        init_from = storage.absolute(how.init_from)
-        content = storage.read(init_from)
-        checkpoint.from_bytes(
-            content, init_from
-        )  # a wrong file is said now, not after the data are made
-        init_digest = hashlib.sha256(content).hexdigest()[:16]
+def trained(experiment: Experiment, learner: str, ingested: Node, label: str = "") -> Node:
+    """A learner of the experiment: ``mtm``, or ``mlp-`` and its role."""
+    kind, _, role = learner.partition("-")
+    how, heteromodal = experiment.pretrain, experiment.heteromodal
+    fraction = experiment.data.fraction
+    if heteromodal.labelled_fraction >= fraction:
+        heteromodal = (
+            HeteromodalConfig()
+        )  # all actions are known; how they would be missed says nothing
     config = pretrain.PretrainStage(
-        learner=spec,
-        optim=optim,
-        fraction=experiment.data.fraction,
+        learner=pretrain.MTMSpec(experiment.model, experiment.mask, experiment.tokenizer),
+        optim=experiment.optim,
+        fraction=fraction,
+        heteromodal=heteromodal,
         seed=experiment.seed,
         validate_every=how.validate_every,
         validation_windows=how.validation_windows,
-        init_from=init_from,
-        init_digest=init_digest,
     )
-    if isinstance(spec, MLPConfig):
+    if kind == "mlp":
+        baseline = experiment.baseline
+        config = replace(
+            config,
+            learner=MLPConfig(role, baseline.width, baseline.hidden_layers),
+            optim=baseline.optim,
+            # It can learn nothing from episodes without actions.
+            fraction=min(fraction, heteromodal.labelled_fraction),
+            heteromodal=HeteromodalConfig(),
+        )
         # An MLP is too small to gain from workers, or from more than one core.
         how = replace(how, num_workers=1, cpus_per_worker=1, use_gpu=False)
+    elif how.init_from:
+        config = _starting_from(how.init_from, config)
     alone = how.num_workers == 1
     return Node(
         "pretrain",
@@ -97,17 +102,39 @@ def _pretrain(
         pretrain.pretrain,
         config,
         (ingested,),
-        label,
+        label or learner,
         resources=how,
         num_cpus=how.cpus_per_worker if alone else 0,
         num_gpus=int(how.use_gpu and alone),
     )
 
 
-def _evaluate(experiment: Experiment, ingested: Node, trained: Node) -> Node:
+def _starting_from(path: str, config: pretrain.PretrainStage) -> pretrain.PretrainStage:
+    """With initial weights from a checkpoint; a wrong file is said now, not after the data are made."""
+    uri = storage.absolute(path)
+    content = storage.read(uri)
+    checkpoint.from_bytes(content, uri)
+    return replace(config, init_from=uri, init_digest=hashlib.sha256(content).hexdigest()[:16])
+
+
+def scored(experiment: Experiment, learner: Node, ingested: Node) -> Node:
+    """The evaluation of a trained learner."""
     how = experiment.evaluate
-    config = evaluate.EvaluateStage(how.episodes, how.targets, how.shards, how.seed, how.error_windows)
-    upstream = (ingested, trained)
+    config = evaluate.EvaluateStage(
+        how.episodes,
+        how.roles,
+        how.targets,
+        how.shards,
+        how.seed,
+        how.error_windows,
+        how.open_loop_steps,
+    )
     return Node(
-        "evaluate", evaluate.VERSION, evaluate.evaluate, config, upstream, trained.label, num_cpus=0
+        "evaluate",
+        evaluate.VERSION,
+        evaluate.evaluate,
+        config,
+        (ingested, learner),
+        learner.label,
+        num_cpus=int(how.shards == 1),  # one shard is played in the stage's own process
     )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mtm import (
+    HeteromodalConfig,
     Learner,
     MaskConfig,
     MLPConfig,
@@ -16,6 +17,7 @@ from mtm import (
     ModelConfig,
     MTMLearner,
     OptimConfig,
+    TokenizerConfig,
     TrainState,
     UserError,
     WindowSampler,
@@ -24,13 +26,13 @@ from mtm import (
     standard_modalities,
     validation_losses,
 )
-from mtm.trajectory import Batch
+from mtm.trajectory import ACTIONS, Batch
 from pipeline import shards, storage
 from pipeline.config import PretrainConfig
 from pipeline.dag import Context
 from pipeline.tracking import Reference
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class MTMSpec:
 
     model: ModelConfig
     mask: MaskConfig
+    tokenizer: TokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class PretrainStage:
     learner: MTMSpec | MLPConfig
     optim: OptimConfig
     fraction: float
+    heteromodal: HeteromodalConfig
     seed: int
     validate_every: int
     validation_windows: int
@@ -72,10 +76,10 @@ def error_window(learner: Learner) -> int:
 
 def build(spec: MTMSpec | MLPConfig, facts: dict[str, Any]) -> Learner:
     """An untrained learner for a dataset with these dimensions."""
-    modalities = standard_modalities(facts["state_dim"], facts["action_dim"])
+    dims = facts["state_dim"], facts["action_dim"]
     if isinstance(spec, MLPConfig):
-        return MLPLearner(modalities, spec)
-    return MTMLearner(modalities, spec.model, spec.mask)
+        return MLPLearner(standard_modalities(*dims), spec)
+    return MTMLearner(standard_modalities(*dims, spec.tokenizer), spec.model, spec.mask)
 
 
 def pretrain(context: Context, config: PretrainStage, ingested: Reference) -> dict[str, Any]:
@@ -164,6 +168,7 @@ def train_loop(arguments: dict[str, Any]) -> None:
         rank,
         world_size,
         wrap=prepare_model if world_size > 1 else lambda module: module,
+        heteromodal=job.config.heteromodal,
     )
     keeper = _Keeper(job, learner, state, samplers)
     keeper.resume()
@@ -199,9 +204,10 @@ def _prepare(job: _Job, device: torch.device) -> tuple[Learner, _Samplers]:
     config, facts = job.config, job.ingested.facts
     learner = build(config.learner, facts)
     learner.initialise(torch.Generator().manual_seed(config.seed))
-    train = shards.load(job.ingested, shards.TRAIN, config.fraction).values
+    train = shards.load(job.ingested, shards.TRAIN, config.fraction)
     held_out = shards.load(job.ingested, shards.HELD_OUT).values
-    learner.tokenizer.fit({name: torch.cat([e[name] for e in train]) for name in train[0]})
+    labelled = _labelled(train, config.heteromodal.labelled_fraction)
+    _fit(learner, train.values, labelled)
     learner.facts = {
         "dataset_id": facts["dataset_id"],
         "env_spec": facts["env_spec"],
@@ -212,10 +218,29 @@ def _prepare(job: _Job, device: torch.device) -> tuple[Learner, _Samplers]:
     learner.to(device)
     errors = WindowSampler(held_out, error_window(learner), device)
     return learner, _Samplers(
-        WindowSampler(train, learner.window, device),
+        WindowSampler(train.values, learner.window, device, labelled),
         WindowSampler(held_out, learner.window, device),
         list(errors.evenly(config.validation_windows, 1024)),
     )
+
+
+def _labelled(train: shards.Episodes, fraction: float) -> list[bool]:
+    """Of which episodes the actions are known: the same draw that makes fractions of the data."""
+    labelled = (train.u < fraction).tolist()
+    if not any(labelled):
+        raise UserError(
+            f"labelled_fraction {fraction} leaves none of the {len(labelled)} training episodes with "
+            f"actions; use more than {train.u.min():.4f}, or more transitions"
+        )
+    return labelled
+
+
+def _fit(learner: Learner, episodes: list[Batch], labelled: list[bool]) -> None:
+    """Statistics of what is known: states and returns of every episode, actions of the labelled ones."""
+    with_actions = [e for e, known in zip(episodes, labelled, strict=True) if known]
+    for name, tokenizer in learner.tokenizer.items():
+        known = with_actions if name == ACTIONS else episodes
+        tokenizer.fit(torch.cat([episode[name] for episode in known]))
 
 
 def _means(losses: torch.Tensor, world_size: int) -> list[float]:

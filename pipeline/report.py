@@ -16,10 +16,19 @@ import ray
 from pipeline import storage, video
 from pipeline.dag import Context
 from pipeline.evaluate import ROWS, chosen_targets, normalised_score
+from pipeline.figures import open_loop_figure, pyplot
 from pipeline.tracking import Reference, RunHandle
 
-VERSION = 1
-ROLE_NAMES = {"bc": "BC", "rcbc": "RCBC", "id": "ID", "fd": "FD"}
+VERSION = 2
+ROLE_NAMES = {
+    "bc": "BC",
+    "rcbc": "RCBC",
+    "id": "ID",
+    "fd": "FD",
+    "goal": "GOAL",
+    "waypoint": "WAYPOINT",
+    "two-stage": "two-stage",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,9 @@ def report(
             table.to_csv(folder / f"{stem}.csv", index=False)
         (folder / "table.md").write_text(markdown(scores, errors, ingested.facts))
         learning_curves(context.run, trained[0], folder / "learning-curves.png")
+        curves = open_loop_curves(config.learners, scored, ingested.facts["dataset_id"])
+        if len(curves):
+            open_loop_figure(curves, folder / "open-loop.png")
         if len(episodes):
             episodes.to_csv(folder / "episodes.csv", index=False)
             target_figure(episodes, scores, ingested.facts, folder / "scores.png")
@@ -137,6 +149,19 @@ def error_table(names: tuple[str, ...], scored: tuple[Reference, ...]) -> pd.Dat
     return pd.DataFrame(rows, columns=["policy", "role", "checkpoint", "error"])
 
 
+def open_loop_curves(
+    names: tuple[str, ...], scored: tuple[Reference, ...], dataset: str
+) -> pd.DataFrame:
+    """Errors of the last checkpoints' forward dynamics, as ``open_loop_figure`` wants them."""
+    return pd.DataFrame(
+        [
+            {"dataset": dataset, "arm": name, "seed": 0, "step": step, "error": error}
+            for name, reference in zip(names, scored, strict=True)
+            for step, error in enumerate(reference.facts.get("last.open_loop_errors", []), start=1)
+        ]
+    )
+
+
 def headline(scores: pd.DataFrame, errors: pd.DataFrame, facts: dict[str, Any]) -> dict[str, float]:
     """The last checkpoint's results as metrics: ``mtm.rcbc.return``, ``mtm.fd.error``, ..."""
     metrics = {"behaviour.return": facts["return_mean"]}
@@ -199,31 +224,9 @@ def markdown(scores: pd.DataFrame, errors: pd.DataFrame, facts: dict[str, Any]) 
     return text.getvalue() + "\n"
 
 
-def _style() -> Any:
-    """Matplotlib without a screen, in the look of all figures here."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update(
-        {
-            "font.size": 9,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.alpha": 0.3,
-            "legend.frameon": False,
-            "savefig.dpi": 200,
-            "savefig.bbox": "tight",
-        }
-    )
-    return plt
-
-
 def learning_curves(run: RunHandle, trained: Reference, path: Path) -> None:
     """Losses, and held-out ID and FD errors, of the MTM over its training steps."""
-    plt = _style()
+    plt = pyplot()
     source = RunHandle(run.uri, trained.run_id)
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.0, 2.6), layout="constrained")
     curves = {
@@ -247,7 +250,7 @@ def target_figure(
     episodes: pd.DataFrame, scores: pd.DataFrame, facts: dict[str, Any], path: Path
 ) -> None:
     """Return against the return target asked for, with the data's mean and BC beside it."""
-    plt = _style()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(4.6, 3.0), layout="constrained")
     colours = {"MTM": "C0", "MLP": "C1"}
     last = episodes[episodes["checkpoint"] == "last"]

@@ -67,6 +67,8 @@ class Episodes:
 
     ids: np.ndarray
     returns: np.ndarray
+    u: np.ndarray
+    """Each episode's uniform draw: a fraction f of the data is ``u < f``."""
     values: list[Batch]
     """States, returns-to-go and actions [steps, D] of each episode."""
 
@@ -92,7 +94,9 @@ def load(reference: Reference, split: str, fraction: float = 1.0) -> Episodes:
         lengths = (rows["length"].to_numpy() * width).tolist()
         for episode, part in zip(values, flat.split(lengths), strict=True):
             episode[name] = part.view(-1, width)
-    return Episodes(rows["episode_id"].to_numpy(), rows["episode_return"].to_numpy(), values)
+    return Episodes(
+        rows["episode_id"].to_numpy(), rows["episode_return"].to_numpy(), rows["u"].to_numpy(), values
+    )
 
 
 def _read(reference: Reference, name: str) -> pa.Table:

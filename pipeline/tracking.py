@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -80,7 +82,13 @@ class RunHandle:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         now = int(time.time() * 1000)
-        rows = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+        rows = [Metric(_allowed(name), float(value), now, step) for name, value in metrics.items()]
+        self._client().log_batch(self.run_id, metrics=rows)
+
+    def log_series(self, name: str, values: Mapping[int, float]) -> None:
+        """One metric's values by step, in one call."""
+        now = int(time.time() * 1000)
+        rows = [Metric(name, float(value), now, step) for step, value in values.items()]
         self._client().log_batch(self.run_id, metrics=rows)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
@@ -90,6 +98,23 @@ class RunHandle:
 
     def log_text(self, text: str, name: str) -> None:
         self._client().log_text(self.run_id, text, name)
+
+    def log_bytes(self, content: bytes, name: str) -> None:
+        """Keep a small file with the run."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(content)
+            self._client().log_artifact(self.run_id, str(path))
+
+    def read_bytes(self, name: str) -> bytes:
+        """A file that is kept with the run. UserError where it is not there."""
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                return Path(self._client().download_artifacts(self.run_id, name, folder)).read_bytes()
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"MLflow run {self.run_id} has no {name} any more; delete the run and run again"
+            ) from error
 
     def log_folder(self, folder: str) -> None:
         self._client().log_artifacts(self.run_id, folder)
@@ -145,6 +170,15 @@ class Tracking:
         runs = self._search(f"tags.`{PIPELINE}` = '{fingerprint}'")
         return self._resume_or_create(runs, name, {PIPELINE: fingerprint})
 
+    def latest_pipeline(self, name: str) -> RunHandle:
+        """The newest parent run of that name, finished or not. UserError where there is none."""
+        runs = self._search(f"tags.`{PIPELINE}` != '' AND attributes.run_name = '{name}'")
+        if not runs:
+            raise UserError(
+                f"there is no run of {name!r} in MLflow at {self.uri}; `mtm run {name}` makes one"
+            )
+        return RunHandle(self.uri, max(runs, key=lambda run: run.info.start_time).info.run_id)
+
     def stage_run(self, name: str, fingerprint: str, parent: str) -> RunHandle:
         """The run of a stage: the one an interrupted attempt left, or a new one."""
         runs = self._search(
@@ -188,6 +222,11 @@ class Tracking:
         except (MlflowException, OSError):
             return None  # its artifacts were deleted: as good as never run
         return Reference(**json.loads(Path(folder).read_text()))
+
+
+def _allowed(name: str) -> str:
+    """A metric's name without what MLflow does not allow in it, such as commas."""
+    return re.sub(r"[^\w\-./: ]", "", name)
 
 
 def numbers(facts: Mapping[str, Any]) -> dict[str, float]:

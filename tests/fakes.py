@@ -12,12 +12,22 @@ import numpy as np
 import torch
 from minari.data_collector import EpisodeBuffer
 
-from mtm import MaskConfig, ModelConfig, MTMLearner, WindowSampler, returns_to_go, standard_modalities
+from mtm import (
+    MaskConfig,
+    ModelConfig,
+    MTMLearner,
+    TokenizerConfig,
+    WindowSampler,
+    returns_to_go,
+    standard_modalities,
+)
 from mtm.trajectory import Batch
 from pipeline import datasets
 
 STATE_DIM, ACTION_DIM, HORIZON = 5, 2, 50
 MODALITIES = standard_modalities(STATE_DIM, ACTION_DIM)
+BINS = TokenizerConfig(states=16, returns=8, actions=12)
+"""Discrete tokens; a modality then has as many a timestep as it has dimensions."""
 
 
 def episodes(count: int = 6, steps: int = 30, seed: int = 0) -> list[Batch]:
@@ -45,19 +55,50 @@ def episodes(count: int = 6, steps: int = 30, seed: int = 0) -> list[Batch]:
 
 
 def mtm_learner(
-    dropout: float = 0.0, width: int = 32, window: int = 4, mask: MaskConfig | None = None
+    dropout: float = 0.0,
+    width: int = 32,
+    window: int = 4,
+    mask: MaskConfig | None = None,
+    tokenizer: TokenizerConfig | None = None,
+    data: list[Batch] | None = None,
 ) -> MTMLearner:
-    """A small initialised MTM with statistics of ``episodes()``."""
+    """A small initialised MTM with statistics of ``data``, by default of ``episodes()``."""
+    data = episodes() if data is None else data
+    sizes = data[0]["states"].shape[1], data[0]["actions"].shape[1]
     config = ModelConfig(width=width, heads=4, dropout=dropout, window=window)
-    learner = MTMLearner(MODALITIES, config, mask or MaskConfig())
+    learner = MTMLearner(standard_modalities(*sizes, tokenizer), config, mask or MaskConfig())
     learner.initialise(torch.Generator().manual_seed(0))
-    data = episodes()
-    learner.tokenizer.fit({name: torch.cat([e[name] for e in data]) for name in data[0]})
+    learner.tokenizer.fit(joined(data))
     return learner
+
+
+def joined(data: list[Batch]) -> Batch:
+    """All steps of all episodes [steps, dim]."""
+    return {name: torch.cat([episode[name] for episode in data]) for name in data[0]}
 
 
 def sampler(window: int = 4, **kwargs: int) -> WindowSampler:
     return WindowSampler(episodes(**kwargs), window)
+
+
+def windows(count: int, window: int = 4) -> Batch:
+    """The first raw windows [B, T, dim] of ``episodes()``."""
+    return sampler(window).windows(torch.arange(count))
+
+
+def point_mass_episodes(count: int = 40, steps: int = 40, seed: int = 0) -> list[Batch]:
+    """A point in the plane that each action moves by itself, and that wanders without a purpose."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for _ in range(count):
+        actions = [0.5 * torch.randn(2, generator=generator)]
+        while len(actions) < steps:
+            noise = torch.randn(2, generator=generator)
+            actions.append((0.8 * actions[-1] + 0.3 * noise).clamp(-1, 1))
+        moved = torch.stack(actions)
+        states = torch.randn(2, generator=generator) + moved.cumsum(0) - moved
+        made.append({"states": states, "returns": torch.zeros(steps, 1), "actions": moved})
+    return made
 
 
 def pendulum_dataset(

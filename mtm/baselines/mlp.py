@@ -38,7 +38,8 @@ class MLPConfig:
     """Hidden layers."""
 
     def __post_init__(self) -> None:
-        get_role(self.role)
+        if self.role not in INPUTS:
+            raise UserError(f"there is no MLP for role {self.role!r}; there are {', '.join(INPUTS)}")
         if self.width < 1 or self.hidden_layers < 1:
             raise UserError("width and hidden_layers must be at least 1")
 
@@ -52,6 +53,11 @@ class MLPLearner(Learner):
         window = 1 + max(offset for _, offset in INPUTS[mlp.role])
         window = max(window, 1 + get_role(mlp.role).offset)
         super().__init__(modalities, window, roles=(mlp.role,))
+        if self.tokenizer.discrete:
+            names = ", ".join(sorted(self.tokenizer.discrete))
+            raise UserError(
+                f"an MLP reads and gives real numbers, not bins of {names}; leave bins at 0"
+            )
         self.mlp = mlp
         inputs = sum(self.tokenizer[name].features for name, _ in INPUTS[mlp.role])
         widths = [inputs] + [mlp.width] * mlp.hidden_layers
@@ -68,14 +74,27 @@ class MLPLearner(Learner):
                 nn.init.xavier_uniform_(layer.weight, generator=generator)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, batch: Batch, mask: Mask) -> dict[str, torch.Tensor]:
+    def forward(
+        self, batch: Batch, mask: Mask, known: Mapping[str, torch.Tensor] | None = None
+    ) -> dict[str, torch.Tensor]:
+        if known:
+            names = ", ".join(known)
+            raise UserError(
+                f"an MLP cannot learn from windows that lack {names}; use labelled ones only"
+            )
         role = get_role(self.mlp.role)
-        target = self.tokenizer[role.output].encode(batch[role.output])[:, role.offset].flatten(1)
-        return {"loss": F.mse_loss(self.predict(role, batch, 0), target)}
+        target = self.tokenizer[role.output].normalise(batch[role.output][:, role.offset])
+        return {"loss": F.mse_loss(self._normalised(role, batch, 0), target)}
 
-    def predict(self, role: Role, batch: Batch, position: int) -> torch.Tensor:
+    def predict(
+        self, role: Role, batch: Batch, position: int, ahead: int | None = None
+    ) -> torch.Tensor:
+        return self.tokenizer[role.output].decode(self._normalised(role, batch, position)[:, None])
+
+    def _normalised(self, role: Role, batch: Batch, position: int) -> torch.Tensor:
+        """The output in units of its standard deviation [B, dim]."""
         inputs = [
-            self.tokenizer[name].encode(batch[name])[:, position + offset].flatten(1)
+            self.tokenizer[name].normalise(batch[name][:, position + offset])
             for name, offset in INPUTS[role.name]
         ]
         return self.net(torch.cat(inputs, dim=1))

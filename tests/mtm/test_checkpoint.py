@@ -9,12 +9,14 @@ import torch
 
 import mtm
 from mtm import (
+    MaskConfig,
     MLPConfig,
     MLPLearner,
     ModelConfig,
     MTMLearner,
     UserError,
     checkpoint,
+    held_out_error,
     standard_modalities,
 )
 from tests import fakes
@@ -30,6 +32,50 @@ def test_a_checkpoint_needs_nothing_but_itself() -> None:
     assert training == {}
     for name, value in learner.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name])
+
+
+def test_a_discrete_learner_comes_back_with_its_bins() -> None:
+    learner = fakes.mtm_learner(width=16, tokenizer=fakes.BINS)
+    loaded, _ = checkpoint.from_bytes(checkpoint.to_bytes(learner), "here")
+    assert loaded.modalities == standard_modalities(fakes.STATE_DIM, fakes.ACTION_DIM, fakes.BINS)
+    assert loaded.tokenizer.discrete == {"states", "returns", "actions"}
+    for name, value in learner.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name])
+    windows = [fakes.windows(5)]
+    assert held_out_error(loaded, "id", windows) == held_out_error(learner, "id", windows)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        MaskConfig("0.2*id+0.8*random", per="window"),
+        MaskConfig(mask_ratios=(0.4, 0.15), cut_weights={"actions": 1.0}),
+    ],
+)
+def test_a_mask_config_comes_back_the_same(mask: MaskConfig) -> None:
+    learner = fakes.mtm_learner(width=16, mask=mask)
+    loaded, _ = checkpoint.from_bytes(checkpoint.to_bytes(learner), "here")
+    assert isinstance(loaded, MTMLearner)
+    assert loaded.mask == mask
+    checkpoint.start_from(learner, loaded, "here")  # the same config is no other shape
+
+
+def test_a_file_of_another_format_is_refused() -> None:
+    content = checkpoint.to_bytes(fakes.mtm_learner(width=16))
+    older = content.replace(b'\\"format\\": 2', b'\\"format\\": 1')
+    assert older != content
+    with pytest.raises(
+        UserError, match=r"old\.safetensors has checkpoint format 1 and this version reads 2"
+    ):
+        checkpoint.from_bytes(older, "old.safetensors")
+
+
+def test_weights_for_other_bins_are_refused() -> None:
+    mine, other = fakes.mtm_learner(width=16), fakes.mtm_learner(width=16, tokenizer=fakes.BINS)
+    with pytest.raises(
+        UserError, match=r"has 16 bins for states, this run has 0; set the same --tokenizer"
+    ):
+        checkpoint.start_from(mine, other, "other.safetensors")
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:

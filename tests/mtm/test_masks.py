@@ -1,111 +1,118 @@
-"""Masks and roles against their definitions."""
+"""Masks: what is shown at random, what a cut hides, and what a window does not have."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from mtm import MaskConfig, UserError, masks
-from mtm.roles import ROLES, get_role
+from mtm import masks
 
-TOKENS = {"states": 1, "returns": 1, "actions": 1}
 STEPS = 4
+TOKENS = {"states": 3, "returns": 1, "actions": 2}
+"""Tokens a timestep, of every modality another number."""
 
 
-def draw_many(config: MaskConfig, count: int) -> list[masks.Mask]:
-    generator = torch.Generator().manual_seed(0)
-    return [masks.draw(config, STEPS, TOKENS, generator) for _ in range(count)]
+def everything(count: int, tokens_per_step: dict[str, int] | None = None) -> masks.Mask:
+    """Masks [count, T, P] that hide nothing."""
+    sizes = tokens_per_step or TOKENS
+    return {name: torch.ones(count, STEPS, p, dtype=torch.bool) for name, p in sizes.items()}
 
 
-def test_random_pattern_shows_the_drawn_fraction() -> None:
-    config = MaskConfig(pattern="random", visible_fractions=(0.5,))
-    for mask in draw_many(config, 50):
-        assert all(int(tokens.sum()) == 2 for tokens in mask.values())
+def test_an_empty_mask_hides_every_token() -> None:
+    mask = masks.empty(STEPS, TOKENS)
+    assert {name: tuple(tokens.shape) for name, tokens in mask.items()} == {
+        "states": (4, 3),
+        "returns": (4, 1),
+        "actions": (4, 2),
+    }
+    assert not any(tokens.any() for tokens in mask.values())
 
 
-def test_random_pattern_has_no_favourite_places() -> None:
-    drawn = draw_many(MaskConfig(pattern="random", visible_fractions=(0.5,)), 4000)
-    for name in TOKENS:
-        shown = torch.stack([mask[name].flatten() for mask in drawn]).float().mean(0)
-        assert (shown - 0.5).abs().max() < 0.04  # 5 standard deviations of 4,000 draws
+def test_a_mask_is_shared_only_if_no_modality_has_one_for_each_window() -> None:
+    shared = masks.empty(STEPS, TOKENS)
+    assert masks.is_shared(shared)
+    assert not masks.is_shared(everything(2))
+    assert not masks.is_shared({**shared, "actions": everything(2)["actions"]})
 
 
-def test_every_visible_fraction_is_drawn_equally_often() -> None:
-    drawn = draw_many(MaskConfig(pattern="random", visible_fractions=(0.25, 0.5, 1.0)), 3000)
-    counts = torch.tensor([int(mask["states"].sum()) for mask in drawn])
-    for visible in (1, 2, 4):
-        assert abs(float((counts == visible).float().mean()) - 1 / 3) < 0.05
+@pytest.mark.parametrize(
+    ("fraction", "shown"),
+    [(0.0, (0, 0, 0)), (0.25, (3, 1, 2)), (0.5, (6, 2, 4)), (0.9, (11, 4, 7)), (1.0, (12, 4, 8))],
+)
+def test_a_random_subset_shows_the_fraction_of_each_modality(
+    fraction: float, shown: tuple[int, ...]
+) -> None:
+    """Of 12, 4 and 8 tokens, to the nearest whole token."""
+    drawn = masks.random_subset(STEPS, TOKENS, (fraction,), 50, torch.Generator().manual_seed(0))
+    for tokens, expected in zip(drawn.values(), shown, strict=True):
+        assert tokens.flatten(1).sum(1).tolist() == [expected] * 50
 
 
-def first_hidden(mask: masks.Mask) -> tuple[int, str]:
-    """The cut of a mask drawn with everything else visible."""
-    order = [(t, name) for t in range(STEPS) for name in mask if not mask[name][t].all()]
-    return order[0]
+def test_a_random_subset_has_no_favourite_places() -> None:
+    drawn = masks.random_subset(STEPS, TOKENS, (0.5,), 4000, torch.Generator().manual_seed(0))
+    for tokens in drawn.values():
+        # 5 standard deviations of 4,000 draws of a fair coin.
+        assert (tokens.float().mean(0) - 0.5).abs().max() < 0.04
 
 
-def test_autoregressive_cut_has_the_weights_of_its_definition() -> None:
-    config = MaskConfig(visible_fractions=(1.0,))
-    cuts = [first_hidden(mask) for mask in draw_many(config, 6000)]
-    for name, weight in {"states": 0.2, "returns": 0.1, "actions": 0.7}.items():
-        assert abs(sum(cut[1] == name for cut in cuts) / len(cuts) - weight) < 0.03
-    for step in range(STEPS):
-        assert abs(sum(cut[0] == step for cut in cuts) / len(cuts) - 1 / STEPS) < 0.03
+def test_every_fraction_is_drawn_equally_often_by_each_modality_for_itself() -> None:
+    count = 9000
+    drawn = masks.random_subset(
+        STEPS, TOKENS, (0.25, 0.5, 1.0), count, torch.Generator().manual_seed(0)
+    )
+    shares = {name: tokens.float().mean((1, 2)) for name, tokens in drawn.items()}
+    for states in (0.25, 0.5, 1.0):
+        for actions in (0.25, 0.5, 1.0):
+            both = (shares["states"] == states) & (shares["actions"] == actions)
+            # 5 standard deviations of a share of 1/9 are 0.0166.
+            assert abs(float(both.float().mean()) - 1 / 9) < 0.0166
 
 
-@pytest.mark.parametrize("modality", list(TOKENS))
+@pytest.mark.parametrize("modality", range(3))
 @pytest.mark.parametrize("step", range(STEPS))
-def test_everything_from_the_cut_on_is_hidden_and_nothing_before(modality: str, step: int) -> None:
-    mask = {name: torch.ones(STEPS, p, dtype=torch.bool) for name, p in TOKENS.items()}
-    masks.hide_from(mask, modality, step)
-    order = list(TOKENS)
-    for name in TOKENS:
+def test_everything_from_the_cut_on_is_hidden_and_nothing_before(modality: int, step: int) -> None:
+    shown = masks.hide_from(everything(1), torch.tensor([modality]), torch.tensor([step]))
+    for i, (name, p) in enumerate(TOKENS.items()):
         for t in range(STEPS):
-            before = (t, order.index(name)) < (step, order.index(modality))
-            assert bool(mask[name][t]) == before
+            before = (t, i) < (step, modality)
+            assert shown[name][0, t].tolist() == [before] * p
 
 
-def test_no_global_randomness_is_used() -> None:
-    torch.manual_seed(1)
-    first = draw_many(MaskConfig(), 5)
-    torch.manual_seed(2)
-    second = draw_many(MaskConfig(), 5)
-    assert all(torch.equal(a[name], b[name]) for a, b in zip(first, second, strict=True) for name in a)
+def test_each_window_is_cut_at_its_own_place() -> None:
+    modality, step = torch.tensor([2, 0, 1]), torch.tensor([3, 1, 0])
+    together = masks.hide_from(everything(3), modality, step)
+    for i in range(3):
+        alone = masks.hide_from(everything(1), modality[i : i + 1], step[i : i + 1])
+        for name, tokens in alone.items():
+            assert torch.equal(together[name][i], tokens[0])
 
 
-def as_text(role: str, position: int) -> str:
-    """Visible tokens as rows of 1 and 0: states, returns, actions."""
-    mask = ROLES[role].mask(STEPS, TOKENS, position)
-    return " ".join("".join(str(int(v)) for v in tokens.flatten()) for tokens in mask.values())
+def test_a_cut_shows_nothing_anew_and_leaves_the_given_mask_as_it_was() -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = masks.random_subset(STEPS, TOKENS, (0.5,), 20, generator)
+    before = {name: tokens.clone() for name, tokens in given.items()}
+    modality, step = torch.arange(20) % 3, torch.arange(20) % STEPS
+    cut = masks.hide_from(given, modality, step)
+    for name, tokens in cut.items():
+        assert torch.equal(given[name], before[name])
+        assert not (tokens & ~before[name]).any()
 
 
-@pytest.mark.parametrize(
-    ("role", "position", "expected"),
-    [
-        ("bc", 0, "1000 0000 0000"),
-        ("rcbc", 0, "1000 1111 0000"),
-        ("rcbc", 3, "1111 1111 1110"),
-        ("id", 2, "1111 0000 0000"),
-        ("fd", 2, "1110 0000 0010"),
-    ],
-)
-def test_roles_see_what_the_paper_says(role: str, position: int, expected: str) -> None:
-    assert as_text(role, position) == expected
+def test_what_the_whole_batch_lacks_is_hidden_in_the_one_mask() -> None:
+    mask = {name: tokens[0] for name, tokens in everything(1).items()}
+    shown = masks.hide_unknown(mask, {"actions": torch.tensor(False), "returns": torch.tensor(True)})
+    assert masks.is_shared(shown)
+    assert [bool(tokens.all()) for tokens in shown.values()] == [True, True, False]
+    assert not shown["actions"].any()
 
 
-@pytest.mark.parametrize(
-    ("role", "output", "step"), [("id", "actions", STEPS - 2), ("fd", "states", STEPS - 1)]
-)
-def test_predicting_roles_read_the_token_the_paper_names(role: str, output: str, step: int) -> None:
-    assert ROLES[role].output == output
-    assert STEPS - 2 + ROLES[role].offset == step
-
-
-def test_unknown_role_is_named() -> None:
-    with pytest.raises(UserError, match="unknown role 'pilot'"):
-        get_role("pilot")
-
-
-@pytest.mark.parametrize("fractions", [(), (1.5,), (-0.1,)])
-def test_bad_fractions_are_refused(fractions: tuple[float, ...]) -> None:
-    with pytest.raises(UserError, match="visible_fractions"):
-        MaskConfig(visible_fractions=fractions)
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_some_windows_lack_is_hidden_in_those(shared: bool) -> None:
+    mask = everything(3)
+    if shared:
+        mask = {name: tokens[0] for name, tokens in mask.items()}
+    shown = masks.hide_unknown(mask, {"actions": torch.tensor([True, False, True])})
+    assert shown["actions"].flatten(1).all(1).tolist() == [True, False, True]
+    assert shown["actions"].flatten(1).any(1).tolist() == [True, False, True]
+    assert torch.equal(shown["states"], mask["states"])
+    assert torch.equal(shown["returns"], mask["returns"])

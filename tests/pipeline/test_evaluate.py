@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from mtm import MaskConfig, ModelConfig, MTMLearner, standard_modalities
-from pipeline.evaluate import Setting, chosen_targets, normalised_score, rollout
+from pipeline.evaluate import (
+    EvaluateStage,
+    Setting,
+    chosen_targets,
+    normalised_score,
+    rollout,
+    settings,
+)
 
 
 def pendulum_learner() -> MTMLearner:
@@ -31,6 +38,15 @@ def test_episodes_together_score_as_one_by_one() -> None:
         alone, length = play(plan[i : i + 1], seeds[i : i + 1])
         assert length[0] == lengths[i]
         assert alone[0] == pytest.approx(returns[i])
+
+
+def test_a_learner_is_asked_for_the_wanted_roles_and_each_target() -> None:
+    config = EvaluateStage(2, ("bc", "two-stage", "goal", "fd"), (0.5, 1.0), 1, 0, 8, 5)
+    tried = [(s.role, s.target) for s in settings(pendulum_learner(), config)]
+    # GOAL needs a state to reach, and FD acts not: both are scored by their held-out error.
+    assert tried[1:] == [("two-stage", 0.5), ("two-stage", 1.0)]
+    assert tried[0][0] == "bc"
+    assert np.isnan(tried[0][1])
 
 
 def test_returns_are_the_environments() -> None:

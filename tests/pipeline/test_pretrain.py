@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtm import UserError, checkpoint
+from mtm import HeteromodalConfig, MaskConfig, UserError, checkpoint
 from mtm.model import ModelConfig
 from pipeline import storage
 from pipeline.config import Experiment
@@ -29,8 +29,13 @@ def curve(folder: Path, reference: Reference, metric: str) -> list[tuple[int, fl
 
 
 def test_two_workers_make_the_run_of_one(pendulum: Experiment, tmp_path: Path) -> None:
-    """The same losses and weights up to summation order, dropout included."""
-    pendulum = replace(pendulum, model=ModelConfig(width=32, dropout=0.1))
+    """The same losses and weights up to summation order, with dropout and state-only batches."""
+    pendulum = replace(
+        pendulum,
+        model=ModelConfig(width=32, dropout=0.1),
+        mask=MaskConfig(pattern="id+autoregressive"),
+        heteromodal=HeteromodalConfig(labelled_fraction=0.5),
+    )
     made = {}
     for workers in (1, 2):
         how = replace(pendulum.pretrain, num_workers=workers, cpus_per_worker=1)
@@ -70,3 +75,13 @@ def test_a_gpu_that_no_machine_has_is_refused(pendulum: Experiment, tmp_path: Pa
     how = replace(pendulum.pretrain, use_gpu=True)
     with pytest.raises(UserError, match="asks for a GPU and no machine has one"):
         runner(tmp_path).run("pretrain", pretrain_node(replace(pendulum, pretrain=how)))
+
+
+def test_a_labelled_fraction_that_holds_no_episode_says_how_many_there_are(
+    pendulum: Experiment, tmp_path: Path
+) -> None:
+    few = replace(pendulum, heteromodal=HeteromodalConfig(labelled_fraction=1e-6))
+    with pytest.raises(
+        UserError, match="labelled_fraction 1e-06 leaves none of the 11 training episodes"
+    ):
+        runner(tmp_path).run("pretrain", pretrain_node(few))
