@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property
 from typing import Any
@@ -186,8 +186,11 @@ class Runner:
     summary: Callable[[Reference], str]
     """A stage's last line."""
 
-    def run(self, name: str, target: Node) -> Reference:
-        """The target's reference. Raises UserError or StageError where a stage fails."""
+    def run(self, name: str, target: Node, notes: Mapping[str, str] | None = None) -> Reference:
+        """The target's reference. Raises UserError or StageError where a stage fails.
+
+        ``notes`` are texts by file name, kept with the parent run from its beginning.
+        """
         nodes = list(target.ancestors())
         known = self.tracking.finished(node.fingerprint for node in nodes)
         reused, needed = plan(target, known)
@@ -199,6 +202,8 @@ class Runner:
             return reused[target.fingerprint]
         self.start_ray()
         parent = self.tracking.pipeline_run(name, target.fingerprint)
+        for file, text in (notes or {}).items():
+            parent.log_text(text, file)
         parent.tag({f"mtm.reused.{ref.stage}.{fp[:4]}": ref.run_id for fp, ref in reused.items()})
         try:
             references = self._run(needed, reused, parent, display)

@@ -86,11 +86,19 @@ def recipes() -> dict[str, Callable[[Scale], Experiment]]:
     return named
 
 
-def recipe(name: str, scale: Scale = "laptop") -> Experiment:
-    """The config of that name at that scale. Raises UserError for an unknown one."""
+def recipe(name: str, scale: Scale = "laptop", also: tuple[str, ...] = ()) -> Experiment:
+    """The config of that name at that scale.
+
+    Raises UserError for an unknown one; the nearest is named, among these and ``also``.
+    """
     known = recipes()
     if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
+        close = difflib.get_close_matches(name, [*known, *also], n=1)
         hint = f"did you mean {close[0]}?" if close else "`mtm recipes` lists them"
         raise UserError(f"unknown recipe {name!r}; {hint}")
-    return replace(known[name](scale), name=name if scale == "laptop" else f"{name} {scale}")
+    return replace(known[name](scale), name=title(name, scale))
+
+
+def title(name: str, scale: Scale) -> str:
+    """The name of a run: that of its recipe, with the scale where it is not the usual one."""
+    return name if scale == "laptop" else f"{name} {scale}"

@@ -39,11 +39,28 @@ def mtm_command() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", *arguments],
+            [sys.executable, "-m", "sweeps.cli", *arguments],
             capture_output=True,
             text=True,
             check=False,
             env={**os.environ, **env},
         )
+
+    return run
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Give ``mtm`` wrong input, in this process; the one line it answers with exit code 2."""
+    from sweeps.cli import main
+
+    def run(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(list(arguments))
+        said = capsys.readouterr()
+        assert stop.value.code == 2, said.out + said.err
+        assert said.err.startswith("mtm: ")
+        assert said.err.count("\n") == 1, said.err
+        return said.err
 
     return run

@@ -20,6 +20,7 @@ from pipeline import storage
 from tests import fakes
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+Mistake = Callable[..., str]
 DATASET = "test/pendulum-v0"
 
 
@@ -47,7 +48,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def kill_in_training(arguments: list[str], folder: Path, root: str) -> int:
     """Start a run, kill it with all its processes' parent after a checkpoint; the checkpoint's step."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", *arguments],
+        [sys.executable, "-m", "sweeps.cli", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "MINARI_DATASETS_PATH": root},
@@ -135,13 +136,13 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
     ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else "",
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(
-    mtm_command: Command, tmp_path: Path, arguments: list[str], expected: str
+    mistake: Mistake, tmp_path: Path, arguments: list[str], expected: str
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     given = [argument.replace("{tmp}", str(tmp_path)) for argument in arguments]
     if given[0] == "run" and len(given) > 1 and "--storage-path" not in given:
         given += ["--storage-path", str(tmp_path / "runs")]
-    assert expected in one_line(mtm_command(*given))
+    assert expected in mistake(*given)
     assert (
         not (tmp_path / "runs" / "mlflow.db").exists()
         or storage.files(str(tmp_path / "runs" / "pretrain")) == {}
@@ -172,6 +173,6 @@ def test_mistakes_in_the_data_are_one_line_too(mtm_command: Command, tmp_path: P
 def test_help_names_every_command_and_every_field(mtm_command: Command) -> None:
     done = mtm_command("--help")
     assert done.returncode == 0
-    for command in ("quickstart", "run", "recipes", "collect", "ui"):
+    for command in ("quickstart", "run", "recipes", "collect", "table", "ui"):
         assert command in done.stdout
     assert "--data.fraction" in mtm_command("run", "hopper-expert", "--help").stdout

@@ -16,12 +16,15 @@ from mtm.errors import UserError
 from pipeline.errors import StageError
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from pipeline.config import Experiment
     from pipeline.tracking import Reference, Tracking
 
 Config = TypeVar("Config")
+MANIFEST = "study.json"
+"""File of a study's MLflow run that says what its table is made of."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -73,6 +76,15 @@ def _parser() -> argparse.ArgumentParser:
         "collect", _collect, "roll out a dataset: mtm collect mtm/hopper/expert-v0", add_help=False
     )
     collected.add_argument("dataset_id", nargs="?")
+    table = add("table", _table, "make a study's table again from MLflow, running nothing")
+    table.add_argument(
+        "study", help="its name, as MLflow has it: capabilities, 'heteromodal smoke', ..."
+    )
+    table.add_argument("--storage-path", default="runs", help="where the runs are, and the table goes")
+    table.add_argument(
+        "--tracking-uri", default="", help="MLflow tracking URI, as --tracking.uri of a run"
+    )
+    table.add_argument("--experiment", default="mtm", help="MLflow experiment")
     ui = add("ui", _ui, "start the MLflow UI on localhost")
     ui.add_argument("--storage-path", default="runs", help="where the runs are")
     ui.add_argument("--port", type=int, default=5000, help="port on localhost")
@@ -83,13 +95,19 @@ def _overrides(config: type[Config] | Any, default: Config, prog: str, rest: lis
     """The default with the command line's dotted overrides; tyro's error boxes become one line."""
     import tyro
 
+    def parse() -> Config:
+        return tyro.cli(config, default=default, prog=prog, args=rest)
+
+    if {"-h", "--help"} & set(rest):
+        return parse()
     said = io.StringIO()
+    # tyro draws the box that is taken apart below for the encoding of what it thinks is the terminal.
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(config, default=default, prog=prog, args=rest)
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(terminal):
+            return parse()
+    except SystemExit:
+        pass
     text = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
     lines = [line.strip(" │") for line in text.splitlines() if line.startswith("│")]
     sections = " ".join(lines).split("────")
@@ -111,14 +129,60 @@ def _run(arguments: argparse.Namespace, rest: list[str], console: Console) -> No
         raise UserError(
             f"unknown scale {arguments.scale!r}; the scales are {', '.join(recipes.SCALES)}"
         )
-    base = recipes.recipe(arguments.recipe, arguments.scale)
-    experiment: Experiment = _overrides(type(base), base, f"mtm run {arguments.recipe}", rest)
+    from sweeps.studies import STUDIES
+
+    prog = f"mtm run {arguments.recipe}"
+    if arguments.recipe in STUDIES:
+        from sweeps.ablations import build as build_study
+
+        study = STUDIES[arguments.recipe]
+        base = replace(study.base(arguments.scale), name=recipes.title(study.name, arguments.scale))
+        sweep = _overrides(type(base), base, prog, rest)
+        target, manifest = build_study(study, sweep)
+        notes = {MANIFEST: manifest.to_json()}
+        reference = _runner(sweep, console).run(sweep.name, target, notes)
+        _print_study(console, reference)
+        return
 
     from pipeline.experiment import build
 
-    target = build(experiment)
-    reference = _runner(experiment, console).run(experiment.name, target)
-    _print_results(console, reference, experiment)
+    experiment_base = recipes.recipe(arguments.recipe, arguments.scale, also=tuple(STUDIES))
+    experiment = _overrides(type(experiment_base), experiment_base, prog, rest)
+    reference = _runner(experiment, console).run(experiment.name, build(experiment))
+    _print_results(console, reference)
+
+
+def _table(arguments: argparse.Namespace, rest: list[str], console: Console) -> None:
+    """A study's table from MLflow alone: whatever cells are finished."""
+    from pathlib import Path
+
+    from pipeline import storage
+    from pipeline.config import Experiment, TrackingConfig
+    from sweeps import tables
+    from sweeps.ablations import Manifest
+    from sweeps.studies import STUDIES
+
+    _no_more(rest)
+    name = arguments.study.split()[0]
+    if name not in STUDIES:
+        raise UserError(f"unknown study {name!r}; there are {', '.join(STUDIES)}")
+    experiment = Experiment(
+        storage_path=arguments.storage_path,
+        tracking=TrackingConfig(arguments.tracking_uri, arguments.experiment),
+    )
+    uri = _tracking_uri(experiment.tracking.uri, experiment.storage_path)
+    _need_database(uri, experiment.storage_path)
+    tracking = _connect(uri, experiment)
+    manifest = Manifest.from_json(tracking.latest_pipeline(arguments.study).read_bytes(MANIFEST))
+    wanted = [*(entry.fingerprint for entry in manifest.entries), *manifest.data.values()]
+    references = tracking.finished(wanted)
+    summary = tables.summarise(tables.results(manifest, references, uri), manifest)
+    folder = storage.join(storage.absolute(arguments.storage_path), "tables", arguments.study)
+    storage.delete(folder)
+    with storage.local_folder_for(folder) as local:
+        tables.write(manifest, references, Path(local), summary)
+    _show(console, tables.pivot(summary, STUDIES[name]), tables.for_people(summary))
+    console.print(f"\ntables and figures  {folder}", highlight=False, soft_wrap=True)
 
 
 def _collect(arguments: argparse.Namespace, rest: list[str], console: Console) -> None:
@@ -148,28 +212,41 @@ def _collect(arguments: argparse.Namespace, rest: list[str], console: Console) -
 
 def _recipes(arguments: argparse.Namespace, rest: list[str], console: Console) -> None:
     from pipeline.recipes import recipes
+    from sweeps.studies import STUDIES
 
     _no_more(rest)
     for name, function in recipes().items():
-        console.print(f"{name:24} {function.__doc__}", highlight=False)
+        console.print(f"{name:24} {_first_line(function.__doc__)}", highlight=False)
+    console.print("\nStudies:", highlight=False)
+    for name, study in STUDIES.items():
+        console.print(f"{name:24} {_first_line(study.doc)}", highlight=False)
     console.print("\nmtm run NAME --scale smoke | laptop | paper", highlight=False)
 
 
+def _first_line(text: str | None) -> str:
+    return (text or "").split("\n", maxsplit=1)[0]
+
+
 def _ui(arguments: argparse.Namespace, rest: list[str], console: Console) -> None:
-    from pipeline import storage
 
     _no_more(rest)
     uri = _tracking_uri("", arguments.storage_path)
-    database = uri.removeprefix("sqlite:///")
-    if uri.startswith("sqlite:") and not os.path.exists(database):
-        raise UserError(
-            f"there are no runs in {storage.absolute(arguments.storage_path)}; run an experiment first"
-        )
+    _need_database(uri, arguments.storage_path)
     console.print(f"MLflow at http://127.0.0.1:{arguments.port}, Ctrl-C ends it", highlight=False)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command += ["--host", "127.0.0.1", "--port", str(arguments.port)]
     with contextlib.suppress(KeyboardInterrupt):
         subprocess.run(command, check=False)
+
+
+def _need_database(uri: str, storage_path: str) -> None:
+    """Raises UserError where MLflow would make an empty database, in a place with no runs."""
+    from pipeline import storage
+
+    if uri.startswith("sqlite:") and not os.path.exists(uri.removeprefix("sqlite:///")):
+        raise UserError(
+            f"there are no runs in {storage.absolute(storage_path)}; run an experiment first"
+        )
 
 
 def _no_more(rest: list[str]) -> None:
@@ -230,34 +307,53 @@ def _summary(reference: Reference) -> str:
     if reference.stage == "pretrain":
         return f"{facts['step']:,} steps, held-out loss {facts['validation_loss']:.4f}"
     if reference.stage == "evaluate":
-        names = [k for k in facts if k.startswith("last.")]
+        names = [k for k, v in facts.items() if k.startswith("last.") and isinstance(v, float)]
         shown = [f"{n.removeprefix('last.').replace('_', ' ')} {facts[n]:.4g}" for n in names]
         return ", ".join(shown)
     return ""
 
 
-def _print_results(console: Console, reference: Reference, experiment: Experiment) -> None:
-    import pandas as pd
-    from rich.table import Table
-
-    from pipeline import storage
+def _print_results(console: Console, reference: Reference) -> None:
     from pipeline.report import errors_for_people, for_people
 
-    def read(name: str) -> pd.DataFrame:
-        table = pd.read_csv(io.BytesIO(storage.read(storage.join(reference.uri, name))))
-        texts = [column for column in ("policy", "role", "checkpoint") if column in table]
-        return table.fillna(dict.fromkeys(texts, ""))
+    scores, errors = _read(reference, "scores.csv"), _read(reference, "errors.csv")
+    _show(console, for_people(scores), errors_for_people(errors))
+    _print_places(console, reference)
 
-    for table in (for_people(read("scores.csv")), errors_for_people(read("errors.csv"))):
-        if table.empty:
-            continue
-        shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-        for column in table.columns:
-            shown.add_column(column, no_wrap=True)
-        for row in table.itertuples(index=False):
-            shown.add_row(*map(str, row))
-        console.print()
-        console.print(shown, highlight=False)
+
+def _print_study(console: Console, reference: Reference) -> None:
+    from sweeps import tables
+    from sweeps.studies import STUDIES
+
+    summary = _read(reference, "results.csv")
+    study = STUDIES[str(reference.facts["study"])]
+    _show(console, tables.pivot(summary, study), tables.for_people(summary))
+    _print_places(console, reference)
+
+
+def _read(reference: Reference, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    from pipeline import storage
+
+    table = pd.read_csv(io.BytesIO(storage.read(storage.join(reference.uri, name))))
+    texts = [column for column in ("policy", "role", "checkpoint") if column in table]
+    return table.fillna(dict.fromkeys(texts, ""))
+
+
+def _show(console: Console, *tables: pd.DataFrame) -> None:
+    from tabulate import tabulate
+
+    for table in tables:
+        if not table.empty:
+            text = tabulate(
+                table, headers="keys", tablefmt="plain", showindex=False, disable_numparse=True
+            )
+            console.print()
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_places(console: Console, reference: Reference) -> None:
     console.print()
     console.print(f"tables and figures  {reference.uri}", highlight=False, soft_wrap=True)
     console.print(
