@@ -158,8 +158,8 @@ class MTMLearner(Learner):
 def held_out_error(learner: Learner, role_name: str, batches: list[Batch]) -> float:
     """Mean squared error of what a role reads, in normalised units, over raw windows [B, T, dim].
 
-    The windows may be longer than the learner's own. The current step stands at the last place
-    that the role can have in them, so that every learner answers for the same targets.
+    The current step stands at the last place that the role can have in these windows, which an MTM
+    needs to be of its own length. WAYPOINT's error is the mean over all distances.
     """
     role, tokenizer = learner.role(role_name), learner.tokenizer
     was_training = learner.training
@@ -167,11 +167,12 @@ def held_out_error(learner: Learner, role_name: str, batches: list[Batch]) -> fl
     total = torch.zeros((), device=learner.device, dtype=torch.float64)
     count = 0
     for batch in batches:
-        position = role.positions(next(iter(batch.values())).shape[1])[-1]
-        predicted = learner.predict(role, batch, position)
-        target = batch[role.output][:, position + role.offset]
-        output = tokenizer[role.output]
-        total += (output.normalise(predicted) - output.normalise(target)).double().square().sum()
-        count += predicted.numel()
+        steps = next(iter(batch.values())).shape[1]
+        position, output = role.positions(steps)[-1], tokenizer[role.output]
+        target = output.normalise(batch[role.output][:, position + role.offset])
+        for ahead in range(1, steps - position) if role_name == "waypoint" else [None]:
+            error = output.normalise(learner.predict(role, batch, position, ahead)) - target
+            total += error.double().square().sum()
+            count += error.numel()
     learner.train(was_training)
     return float(total) / count

@@ -54,7 +54,8 @@ class MaskConfig:
         unknown = set(self.cut_weights) - {STATES, RETURNS, ACTIONS}
         if unknown:
             raise UserError(f"cut_weights names {', '.join(unknown)}; use states, returns, actions")
-        if min(self.cut_weights.values(), default=0) < 0 or sum(self.cut_weights.values()) <= 0:
+        weights = self.cut_weights.values()
+        if not all(0 <= weight < float("inf") for weight in weights) or sum(weights) <= 0:
             raise UserError("cut_weights must not be negative and must not all be zero")
         if self.per not in ("batch", "window"):
             raise UserError(f"per is {self.per!r}; use batch or window")

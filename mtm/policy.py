@@ -37,6 +37,8 @@ class Policy:
             m.name: torch.zeros(num_envs, steps, m.dim, device=device) for m in learner.modalities
         }
         returns = learner.tokenizer[RETURNS]
+        if np.shape(target) not in ((), (num_envs,)):
+            raise UserError(f"target has shape {np.shape(target)}; give one value, or {num_envs}")
         share = torch.as_tensor(target, dtype=torch.float32, device=device).expand(num_envs)
         wanted = returns.low + share[:, None] * (returns.high - returns.low)
         self.history[RETURNS][:] = wanted[:, None]
@@ -70,11 +72,12 @@ class Policy:
                 f"or ({count}, {self._dim})"
             )
         if self.role.name == "waypoint":
-            if due is None or np.shape(due) not in ((), (count,)) or np.min(due) < 1:
+            steps = np.asarray(0 if due is None else due)
+            if steps.shape not in ((), (count,)) or np.any((steps < 1) | (steps % 1 != 0)):
                 raise UserError(
-                    f"waypoint is due in {due} steps; give due=1 or more, one value or {count}"
+                    f"waypoint is due in {due} steps; give a whole number from 1, one value or {count}"
                 )
-            self.remaining[envs] = due
+            self.remaining[envs] = steps
         self.goal[envs] = torch.as_tensor(given, dtype=torch.float32, device=self.goal.device)
 
     def reset(self, envs: np.ndarray | slice = slice(None)) -> None:
@@ -97,11 +100,13 @@ class Policy:
             raise UserError(f"observations have shape {obs.shape}; this model expects {expected}")
         device, last = self.learner.device, self.role.positions(self.learner.window)[-1]
         position = np.minimum(self.elapsed[envs], last)
-        ahead = np.clip(self.remaining[envs], 1, max(1, self.learner.window - 1))
+        ahead = (
+            np.clip(self.remaining[envs], 1, self.learner.window - 1) if self.role.goal else 0 * envs
+        )
         states = torch.as_tensor(obs, dtype=torch.float32, device=device)
         actions = torch.empty(len(envs), self.history[ACTIONS].shape[-1], device=device)
-        for i, k in np.unique(np.stack([position, ahead * self.role.goal]), axis=1).T.tolist():
-            mine = np.flatnonzero((position == i) & ((ahead == k) | (not self.role.goal)))
+        for i, k in np.unique(np.stack([position, ahead]), axis=1).T.tolist():
+            mine = np.flatnonzero((position == i) & (ahead == k))
             actions[mine] = self._act_at(i, k, envs[mine], states[mine])
         self.elapsed[envs] += 1
         self.remaining[envs] -= self.role.name == "waypoint"

@@ -59,6 +59,11 @@ class Role:
         return _mask(self.imagines, steps, tokens_per_step, position, ahead)
 
     @property
+    def played(self) -> bool:
+        """Whether it is scored by playing it: it acts, and needs no state to reach."""
+        return self.acts and not self.goal
+
+    @property
     def conditioned(self) -> bool:
         """Whether it acts on a wanted return."""
         return RETURNS in (self.imagines or self.sees)(2, 0, 1)

@@ -223,7 +223,10 @@ class Runner:
     def _run(
         self, needed: list[Node], reused: dict[str, Reference], parent: RunHandle, display: Display
     ) -> dict[str, Reference]:
-        """References of the needed nodes, run as Ray tasks that wait for one another."""
+        """References of the needed nodes, run as Ray tasks that wait for one another.
+
+        Where one fails, all that does not depend on it is brought to its end before that is raised.
+        """
         board = Board.remote()  # type: ignore[attr-defined]
         futures: dict[str, Any] = {fp: ray.put(reference) for fp, reference in reused.items()}
         waiting: dict[Any, Node] = {}
@@ -240,6 +243,7 @@ class Runner:
             future = _execute.options(**how, name=node.name).remote(job, *upstream)
             futures[node.fingerprint], waiting[future] = future, node
         done: dict[str, Reference] = {}
+        failed: dict[str, UserError | StageError] = {}
         try:
             with display:
                 while waiting:
@@ -247,7 +251,13 @@ class Runner:
                     display.update(ray.get(board.read.remote()))
                     for future in ready:
                         node = waiting.pop(future)
-                        reference = _result(future, node)
+                        try:
+                            reference = _result(future, node)
+                        except (UserError, StageError) as error:
+                            if not any(up.fingerprint in failed for up in node.upstream):
+                                display.finished(node.name, None, str(error))
+                            failed[node.fingerprint] = error
+                            continue
                         done[node.fingerprint] = reference
                         text = self._last_line(reference)
                         display.finished(node.name, reference.facts["seconds"], text)
@@ -256,6 +266,8 @@ class Runner:
                 ray.cancel(future, force=True)
             self.tracking.stop(node.fingerprint for node in waiting.values())
             raise
+        if failed:
+            raise next(iter(failed.values()))
         return done
 
     def _last_line(self, reference: Reference) -> str:

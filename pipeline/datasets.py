@@ -121,6 +121,15 @@ def open_dataset(dataset_id: str) -> Any:
         ) from error
 
 
+def ensure_local(dataset_id: str) -> None:
+    """Download a dataset that is not here yet. UserError where that fails.
+
+    Before anything else: what is local has a signature, and the fingerprints hang on it.
+    """
+    if not is_shipped(dataset_id) and not _data_folder(dataset_id).exists():
+        open_dataset(dataset_id)
+
+
 def local_signature(dataset_id: str) -> str:
     """What tells two states of a local dataset apart, for fingerprints; empty for a remote one."""
     folder = _data_folder(dataset_id)

@@ -52,7 +52,7 @@ def settings(learner: Learner, config: EvaluateStage) -> list[Setting]:
     return [
         Setting(role, target)
         for role in learner.roles
-        if role in config.roles and ROLES[role].acts and not ROLES[role].goal
+        if role in config.roles and ROLES[role].played
         for target in (config.targets if ROLES[role].conditioned else (float("nan"),))
     ]
 
@@ -92,11 +92,7 @@ def evaluate(
 
 def _errors(learner: Learner, config: EvaluateStage, ingested: Reference) -> dict[str, Any]:
     """Held-out errors, in normalised units, of the roles that are not played."""
-    roles = [
-        role
-        for role in learner.roles
-        if role in config.roles and (ROLES[role].goal or not ROLES[role].acts)
-    ]
+    roles = [role for role in learner.roles if role in config.roles and not ROLES[role].played]
     if not roles:
         return {}
     held_out = shards.load(ingested, shards.HELD_OUT).values

@@ -70,7 +70,10 @@ class _Job:
 
 
 def error_window(learner: Learner) -> int:
-    """Length of the held-out windows for ID and FD errors; an MLP answers on the paper's, of 4."""
+    """Length of the held-out windows for ID and FD errors: an MTM's own, for an MLP the paper's, of 4.
+
+    At any other window the two answer for different steps of the same episodes.
+    """
     return learner.window if isinstance(learner, MTMLearner) else 4
 
 

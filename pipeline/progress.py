@@ -92,12 +92,12 @@ class Display:
             total, done = row.get("total"), row.get("done", 0)
             self._bars.update(self._tasks[label], total=total, completed=done, text=row.get("text", ""))
 
-    def finished(self, label: str, seconds: float, text: str) -> None:
-        """The last word on a stage."""
+    def finished(self, label: str, seconds: float | None, text: str) -> None:
+        """The last word on a stage; ``seconds`` None where it failed."""
         self._finished.add(label)
         if label in self._tasks:
             self._bars.remove_task(self._tasks.pop(label))
-        self.line(label, duration(seconds), text)
+        self.line(label, "failed" if seconds is None else duration(seconds), text)
 
     def line(self, label: str, when: str, text: str) -> None:
         text = f"{label.ljust(self._width)}  {when:>8}  {text}"

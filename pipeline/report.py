@@ -65,7 +65,7 @@ def report(
             open_loop_figure(curves, folder / "open-loop.png")
         if len(episodes):
             episodes.to_csv(folder / "episodes.csv", index=False)
-            target_figure(episodes, scores, ingested.facts, folder / "scores.png")
+            target_figure(episodes, ingested.facts, folder / "scores.png")
         film = _developed(filming, folder / "rollout.gif")
         context.run.log_folder(str(folder))
     return {"video": film, **headline(scores, errors, ingested.facts)}
@@ -246,26 +246,23 @@ def learning_curves(run: RunHandle, trained: Reference, path: Path) -> None:
     plt.close(figure)
 
 
-def target_figure(
-    episodes: pd.DataFrame, scores: pd.DataFrame, facts: dict[str, Any], path: Path
-) -> None:
+def target_figure(episodes: pd.DataFrame, facts: dict[str, Any], path: Path) -> None:
     """Return against the return target asked for, with the data's mean and BC beside it."""
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(4.6, 3.0), layout="constrained")
     colours = {"MTM": "C0", "MLP": "C1"}
     last = episodes[episodes["checkpoint"] == "last"]
-    for policy, group in last.groupby("policy", sort=False):
-        colour = colours.get(str(policy))
-        asked = group[group["target"].notna()]
-        if len(asked):
-            means = asked.groupby("target")["return"].mean()
-            bands = asked.groupby("target")["return"].apply(lambda r: mean_interval(r.to_numpy()))
+    for (policy, role), group in last.groupby(["policy", "role"], sort=False):
+        colour, label = colours.get(policy), f"{policy}, {ROLE_NAMES[role]}"
+        if group["target"].notna().any():
+            means = group.groupby("target")["return"].mean()
+            bands = group.groupby("target")["return"].apply(lambda r: mean_interval(r.to_numpy()))
             low, high = zip(*bands, strict=True)
-            axes.plot(means.index, means, marker="o", color=colour, label=f"{policy}, RCBC")
+            style = "-" if role == "rcbc" else "--"
+            axes.plot(means.index, means, marker="o", linestyle=style, color=colour, label=label)
             axes.fill_between(means.index, low, high, color=colour, alpha=0.2, linewidth=0)
-        cloned = group[group["role"] == "bc"]["return"]
-        if len(cloned):
-            axes.axhline(cloned.mean(), color=colour, linestyle=":", label=f"{policy}, BC")
+        else:
+            axes.axhline(group["return"].mean(), color=colour, linestyle=":", label=label)
     axes.axhline(facts["return_mean"], color="0.3", linestyle="--", label="behaviour (dataset)")
     axes.set(xlabel="return target (share of the training range)", ylabel="return")
     axes.set_ylim(bottom=0 if episodes["return"].min() >= 0 else None)

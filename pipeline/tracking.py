@@ -137,11 +137,15 @@ class Tracking:
     Raises UserError where the server or the database cannot be reached.
     """
 
-    def __init__(self, uri: str, experiment: str, artifact_root: str | None = None):
+    def __init__(
+        self, uri: str, experiment: str, artifact_root: str | None = None, create: bool = True
+    ):
         _check_reachable(uri)
         self.uri = uri
         try:
             found = self._client.get_experiment_by_name(experiment)
+            if found is None and not create:
+                raise UserError(f"MLflow at {uri} has no experiment {experiment!r}")
             if found is None:
                 location = artifact_root and storage.absolute(artifact_root)
                 self.experiment_id = self._client.create_experiment(experiment, location)
@@ -171,13 +175,16 @@ class Tracking:
         return self._resume_or_create(runs, name, {PIPELINE: fingerprint})
 
     def latest_pipeline(self, name: str) -> RunHandle:
-        """The newest parent run of that name, finished or not. UserError where there is none."""
-        runs = self._search(f"tags.`{PIPELINE}` != '' AND attributes.run_name = '{name}'")
+        """The parent run of that id, or the newest of that name. UserError where there is none."""
+        runs = [
+            run
+            for run in self._search(f"tags.`{PIPELINE}` != ''")
+            if name in (run.info.run_id, run.info.run_name)
+        ]
         if not runs:
-            raise UserError(
-                f"there is no run of {name!r} in MLflow at {self.uri}; `mtm run {name}` makes one"
-            )
-        return RunHandle(self.uri, max(runs, key=lambda run: run.info.start_time).info.run_id)
+            raise UserError(f"MLflow at {self.uri} has no run with the name or id {name!r}")
+        newest = max(runs, key=lambda run: run.info.end_time or float("inf"))
+        return RunHandle(self.uri, newest.info.run_id)
 
     def stage_run(self, name: str, fingerprint: str, parent: str) -> RunHandle:
         """The run of a stage: the one an interrupted attempt left, or a new one."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from mtm import UserError
-from mtm.roles import get_role
 from pipeline.config import Experiment
 from pipeline.dag import Node
 from pipeline.experiment import data_nodes, scored, trained
@@ -62,8 +62,6 @@ class Study:
     columns: Literal["arm", "role", "level"]
     """What stands in the columns of its table."""
     published: Published = field(default_factory=dict)
-    axis: str = "episodes used (%)"
-    """What the levels are."""
 
     @property
     def doc(self) -> str:
@@ -126,12 +124,31 @@ def override(config: Config, dotted: str, value: Any) -> Config:
     return replace(config, **{name: inner})  # type: ignore[type-var]
 
 
+FIXED = ("data.dataset_id", "evaluate.roles", "baseline.roles")
+"""Fields that every study sets itself, from ``datasets`` and its arms."""
+
+
+def check(study: Study, base: Sweep, sweep: Sweep) -> None:
+    """Raises UserError where the command line changes what the study's arms set anyway."""
+    own = {field: None for field in FIXED} | {f: None for arm in study.arms(base) for f in arm.change}
+    for dotted in own:
+        if _value(base, dotted) != _value(sweep, dotted):
+            instead = "use --datasets" if dotted == "data.dataset_id" else "it cannot be changed"
+            raise UserError(f"{dotted} is what {study.name} sets for its arms; {instead}")
+
+
+def _value(config: Any, dotted: str) -> Any:
+    for name in dotted.split("."):
+        config = getattr(config, name)
+    return config
+
+
 def cells(study: Study, sweep: Sweep) -> tuple[list[Cell], dict[str, Node]]:
     """All cells, and the ingest of every dataset. Arms that come to the same share their stages."""
-    several = len(sweep.datasets) > 1
+    short = short_names(sweep.datasets)
     ingested = {
         dataset: data_nodes(
-            replace(sweep.data, dataset_id=dataset), family(dataset) if several else ""
+            replace(sweep.data, dataset_id=dataset), short[dataset] if len(short) > 1 else ""
         )[-1]
         for dataset in sweep.datasets
     }
@@ -143,28 +160,29 @@ def cells(study: Study, sweep: Sweep) -> tuple[list[Cell], dict[str, Node]]:
                 experiment = replace(sweep, seed=seed, evaluate=scores)
                 for dotted, value in arm.change.items():
                     experiment = override(experiment, dotted, value)
-                label = " ".join(_words(arm, dataset, seed))
+                label = _label(arm, short[dataset], seed)
                 learner = trained(experiment, arm.learner, data, label)
                 made.append(Cell(dataset, arm, seed, scored(experiment, learner, data)))
     return made, ingested
 
 
-def _words(arm: Arm, dataset: str, seed: int) -> list[str]:
+def _label(arm: Arm, dataset: str, seed: int) -> str:
     """A cell's name on the screen and in MLflow."""
-    one_role = [role for role in arm.roles if len(arm.roles) == 1]
-    level = [] if arm.level is None else [f"{arm.level:g}"]
-    return [
-        arm.label,
-        *(get_role(role).name for role in one_role),
-        *level,
-        family(dataset),
-        f"seed {seed}",
-    ]
+    role = arm.roles[0] if len(arm.roles) == 1 else ""
+    level = "" if arm.level is None else f"{arm.level:g}"
+    words = (arm.label, role, level, dataset, f"seed {seed}")
+    return " ".join(word for word in words if word)
 
 
 def family(dataset: str) -> str:
     """``hopper/expert`` of ``mtm/hopper/expert-v0``: what a dataset is, whoever made it."""
     return "/".join(dataset.split("/")[1:]).rsplit("-v", 1)[0] or dataset
+
+
+def short_names(datasets: Iterable[str]) -> dict[str, str]:
+    """Each dataset's family, or its whole id where two are of one family."""
+    families = Counter(family(dataset) for dataset in set(datasets))
+    return {d: family(d) if families[family(d)] == 1 else d for d in datasets}
 
 
 def build(study: Study, sweep: Sweep) -> tuple[Node, Manifest]:

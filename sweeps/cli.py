@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.config import Experiment
     from pipeline.tracking import Reference, Tracking
+    from sweeps.ablations import Study
 
 Config = TypeVar("Config")
 MANIFEST = "study.json"
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     collected.add_argument("dataset_id", nargs="?")
     table = add("table", _table, "make a study's table again from MLflow, running nothing")
     table.add_argument(
-        "study", help="its name, as MLflow has it: capabilities, 'heteromodal smoke', ..."
+        "study", help="name or id of its run in MLflow: capabilities, 'heteromodal smoke', ..."
     )
     table.add_argument("--storage-path", default="runs", help="where the runs are, and the table goes")
     table.add_argument(
@@ -133,21 +134,28 @@ def _run(arguments: argparse.Namespace, rest: list[str], console: Console) -> No
 
     prog = f"mtm run {arguments.recipe}"
     if arguments.recipe in STUDIES:
+        from pipeline.datasets import ensure_local
         from sweeps.ablations import build as build_study
+        from sweeps.ablations import check
 
         study = STUDIES[arguments.recipe]
         base = replace(study.base(arguments.scale), name=recipes.title(study.name, arguments.scale))
         sweep = _overrides(type(base), base, prog, rest)
+        check(study, base, sweep)
+        for dataset in sweep.datasets:
+            ensure_local(dataset)
         target, manifest = build_study(study, sweep)
         notes = {MANIFEST: manifest.to_json()}
         reference = _runner(sweep, console).run(sweep.name, target, notes)
         _print_study(console, reference)
         return
 
+    from pipeline.datasets import ensure_local
     from pipeline.experiment import build
 
     experiment_base = recipes.recipe(arguments.recipe, arguments.scale, also=tuple(STUDIES))
     experiment = _overrides(type(experiment_base), experiment_base, prog, rest)
+    ensure_local(experiment.data.dataset_id)
     reference = _runner(experiment, console).run(experiment.name, build(experiment))
     _print_results(console, reference)
 
@@ -163,25 +171,23 @@ def _table(arguments: argparse.Namespace, rest: list[str], console: Console) -> 
     from sweeps.studies import STUDIES
 
     _no_more(rest)
-    name = arguments.study.split()[0]
-    if name not in STUDIES:
-        raise UserError(f"unknown study {name!r}; there are {', '.join(STUDIES)}")
     experiment = Experiment(
         storage_path=arguments.storage_path,
         tracking=TrackingConfig(arguments.tracking_uri, arguments.experiment),
     )
     uri = _tracking_uri(experiment.tracking.uri, experiment.storage_path)
     _need_database(uri, experiment.storage_path)
-    tracking = _connect(uri, experiment)
+    tracking = _connect(uri, experiment, create=False)
     manifest = Manifest.from_json(tracking.latest_pipeline(arguments.study).read_bytes(MANIFEST))
     wanted = [*(entry.fingerprint for entry in manifest.entries), *manifest.data.values()]
     references = tracking.finished(wanted)
     summary = tables.summarise(tables.results(manifest, references, uri), manifest)
-    folder = storage.join(storage.absolute(arguments.storage_path), "tables", arguments.study)
+    name = arguments.study.replace(" ", "-")
+    folder = storage.join(storage.absolute(arguments.storage_path), "tables", name)
     storage.delete(folder)
     with storage.local_folder_for(folder) as local:
         tables.write(manifest, references, Path(local), summary)
-    _show(console, tables.pivot(summary, STUDIES[name]), tables.for_people(summary))
+    _show_study(console, summary, STUDIES[manifest.study])
     console.print(f"\ntables and figures  {folder}", highlight=False, soft_wrap=True)
 
 
@@ -287,14 +293,14 @@ def _runner(experiment: Experiment, console: Console) -> Any:
     return Runner(tracking, experiment.storage_path, console, start, _summary)
 
 
-def _connect(uri: str, experiment: Experiment) -> Tracking:
+def _connect(uri: str, experiment: Experiment, create: bool = True) -> Tracking:
     from pipeline import storage
     from pipeline.tracking import Tracking
 
     artifacts = storage.join(experiment.storage_path, "mlartifacts")
     # A server knows where its artifacts go; a database alone does not.
     is_server = uri.startswith(("http://", "https://"))
-    return Tracking(uri, experiment.tracking.experiment, None if is_server else artifacts)
+    return Tracking(uri, experiment.tracking.experiment, None if is_server else artifacts, create)
 
 
 def _summary(reference: Reference) -> str:
@@ -322,13 +328,18 @@ def _print_results(console: Console, reference: Reference) -> None:
 
 
 def _print_study(console: Console, reference: Reference) -> None:
-    from sweeps import tables
     from sweeps.studies import STUDIES
 
-    summary = _read(reference, "results.csv")
-    study = STUDIES[str(reference.facts["study"])]
-    _show(console, tables.pivot(summary, study), tables.for_people(summary))
+    _show_study(console, _read(reference, "results.csv"), STUDIES[reference.facts["study"]])
     _print_places(console, reference)
+
+
+def _show_study(console: Console, summary: pd.DataFrame, study: Study) -> None:
+    """The last checkpoints; the best ones are in the files."""
+    from sweeps import tables
+
+    last = summary[summary["checkpoint"] == "last"]
+    _show(console, tables.pivot(summary, study), tables.for_people(last))
 
 
 def _read(reference: Reference, name: str) -> pd.DataFrame:

@@ -10,10 +10,10 @@ import pandas as pd
 
 from pipeline.figures import pyplot
 from pipeline.report import ROLE_NAMES
-from sweeps.ablations import Study, family
+from sweeps.ablations import short_names
 
 
-def study_figure(summary: pd.DataFrame, study: Study, path: Path) -> None:
+def study_figure(summary: pd.DataFrame, path: Path) -> None:
     """A panel for each dataset and role: curves over the levels, or else a point for each arm.
 
     IQM of the last checkpoint with its 95 % interval; published means are hollow.
@@ -28,20 +28,21 @@ def study_figure(summary: pd.DataFrame, study: Study, path: Path) -> None:
         layout="constrained",
         squeeze=False,
     )
+    short = short_names(datasets)
     arms = {arm: f"C{i}" for i, arm in enumerate(dict.fromkeys(last["arm"]))}
     curves = last["level"].notna().any()
     for dataset, row in zip(datasets, panels, strict=True):
         for role, axes in zip(roles, row, strict=True):
             chosen = last[(last["dataset"] == dataset) & (last["role"] == role)]
             (_curves if curves else _points)(axes, chosen, arms)
-            axes.set_title(f"{family(dataset)}, {ROLE_NAMES.get(role, role)}", fontsize=9)
+            axes.set_title(f"{short[dataset]}, {ROLE_NAMES.get(role, role)}", fontsize=9)
             metric = chosen["metric"].iloc[0] if len(chosen) else "score"
             axes.set_ylabel(
                 {"score": "normalised score", "return": "return", "error": "squared error"}[metric]
             )
             _limits(axes, chosen)
             if curves:
-                axes.set_xlabel(study.axis)
+                axes.set_xlabel("episodes used (%)")
     if curves:
         handles, labels = panels[0][0].get_legend_handles_labels()
         for axes in panels.flat:
@@ -62,7 +63,7 @@ def _limits(axes: Any, chosen: pd.DataFrame) -> None:
 
 
 def _curves(axes: Any, chosen: pd.DataFrame, arms: dict[str, str]) -> None:
-    for arm, group in chosen.sort_values("level").groupby("arm", sort=False):
+    for arm, group in chosen.sort_values("level", kind="stable").groupby("arm", sort=False):
         colour = arms[str(arm)]
         axes.plot(group["level"], group["iqm"], marker="o", markersize=4, color=colour, label=arm)
         axes.fill_between(
@@ -89,7 +90,9 @@ def _curves(axes: Any, chosen: pd.DataFrame, arms: dict[str, str]) -> None:
 def _points(axes: Any, chosen: pd.DataFrame, arms: dict[str, str]) -> None:
     for place, (_, row) in enumerate(chosen.iterrows()):
         colour = arms[row["arm"]]
-        if row["seeds"]:
+        if row["seeds"] and np.isnan(row["low"]):
+            axes.plot(place, row["iqm"], "o", color=colour)
+        elif row["seeds"]:
             error = [[row["iqm"] - row["low"]], [row["high"] - row["iqm"]]]
             axes.errorbar(
                 place, row["iqm"], yerr=np.maximum(error, 0), fmt="o", capsize=3, color=colour

@@ -18,10 +18,10 @@ from pipeline.figures import open_loop_figure
 from pipeline.report import ROLE_NAMES
 from pipeline.tracking import Reference, RunHandle
 from sweeps import figures
-from sweeps.ablations import Entry, Manifest, Study, family
+from sweeps.ablations import Entry, Manifest, Study, family, short_names
 from sweeps.studies import STUDIES
 
-VERSION = 1
+VERSION = 3
 KEYS = ["dataset", "arm", "level", "role", "metric", "checkpoint"]
 """What makes a row of the long table."""
 RESAMPLES = 2000
@@ -61,7 +61,7 @@ def write(
         + "\n"
     )
     (folder / "table.tex").write_text(latex(short))
-    figures.study_figure(summary, study, folder / "figure.png")
+    figures.study_figure(summary, folder / "figure.png")
     curves = open_loop_curves(config, references)
     if len(curves):
         open_loop_figure(curves, folder / "open-loop.png")
@@ -89,7 +89,7 @@ def _cell(entry: Entry, reference: Reference, tracking_uri: str) -> pd.DataFrame
         for role in entry.roles
         if (error := facts.get(f"{name}.{role}_error")) is not None
     ]
-    if any(ROLES[role].acts and not ROLES[role].goal for role in entry.roles) and _was_played(facts):
+    if ROWS in reference.files:
         content = RunHandle(tracking_uri, reference.run_id).read_bytes(ROWS)
         episodes = chosen_targets(pd.read_parquet(io.BytesIO(content)))
         scored = episodes["score"].notna().all()
@@ -97,15 +97,13 @@ def _cell(entry: Entry, reference: Reference, tracking_uri: str) -> pd.DataFrame
             ("score", episodes["score"]) if scored else ("return", episodes["return"])
         )
         parts.append(episodes[episodes["role"].isin(entry.roles)])
+    if not parts:
+        return pd.DataFrame(columns=[*KEYS, "seed", "value"])  # no environment to play in
     frame = pd.concat([part[["checkpoint", "role", "metric", "value"]] for part in parts])
     if "best" not in facts["checkpoints"]:
         frame = pd.concat([frame, frame.assign(checkpoint="best")])
     level = np.nan if entry.level is None else entry.level
     return frame.assign(dataset=entry.dataset, arm=entry.arm, level=level, seed=entry.seed)
-
-
-def _was_played(facts: Mapping[str, Any]) -> bool:
-    return any(name.endswith("_return") for name in facts)
 
 
 def summarise(rows: pd.DataFrame, config: Manifest) -> pd.DataFrame:
@@ -129,7 +127,7 @@ def summarise(rows: pd.DataFrame, config: Manifest) -> pd.DataFrame:
                     "arm": arm,
                     "level": level,
                     "role": role,
-                    "metric": key[4] if key else "error" if not ROLES[role].acts else "score",
+                    "metric": key[4] if key else "score" if ROLES[role].played else "error",
                     "checkpoint": checkpoint,
                     **(_statistics(group) if group is not None else _NOTHING),
                     "planned": len(entries),
@@ -153,9 +151,11 @@ _NOTHING = {"seeds": 0, "mean": np.nan, "std": np.nan, "iqm": np.nan, "low": np.
 
 
 def _statistics(group: pd.DataFrame) -> dict[str, float]:
-    by_seed = [values.to_numpy() for _, values in group.groupby("seed")["value"]]
-    means = np.array([values.mean() for values in by_seed])
+    by_seed = np.stack([values.to_numpy() for _, values in group.groupby("seed")["value"]])
+    means = by_seed.mean(axis=1)
     iqm, low, high = iqm_interval(by_seed)
+    if by_seed.size == 1:
+        low = high = np.nan  # one value says nothing of its spread
     std = float(means.std(ddof=1)) if len(means) > 1 else np.nan
     return {
         "seeds": len(means),
@@ -167,8 +167,8 @@ def _statistics(group: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def iqm_interval(by_seed: list[np.ndarray], resamples: int = RESAMPLES) -> tuple[float, float, float]:
-    """Interquartile mean of all values, with its 95 % bootstrap interval over seeds and episodes.
+def iqm_interval(values: np.ndarray, resamples: int = RESAMPLES) -> tuple[float, float, float]:
+    """Interquartile mean of ``values`` [seeds, episodes], with its 95 % bootstrap interval over both.
 
     Seeds are drawn first and then, within each, episodes: episodes of one seed share its weights,
     and to draw them as if they were independent would make the interval too narrow. (Agarwal et
@@ -177,13 +177,11 @@ def iqm_interval(by_seed: list[np.ndarray], resamples: int = RESAMPLES) -> tuple
     from scipy.stats import trim_mean
 
     rng = np.random.default_rng(0)
-    drawn = [
-        np.concatenate([rng.choice(by_seed[i], len(by_seed[i])) for i in seeds])
-        for seeds in rng.integers(len(by_seed), size=(resamples, len(by_seed)))
-    ]
-    iqms = [trim_mean(values, 0.25) for values in drawn]
-    low, high = np.quantile(iqms, [0.025, 0.975])
-    return float(trim_mean(np.concatenate(by_seed), 0.25)), float(low), float(high)
+    seeds = rng.integers(values.shape[0], size=(resamples, values.shape[0], 1))
+    episodes = rng.integers(values.shape[1], size=(resamples, *values.shape))
+    drawn = values[seeds, episodes].reshape(resamples, -1)
+    low, high = np.quantile(trim_mean(drawn, 0.25, axis=1), [0.025, 0.975])
+    return float(trim_mean(values.ravel(), 0.25)), float(low), float(high)
 
 
 def note(config: Manifest, references: Mapping[str, Reference]) -> str:
@@ -191,9 +189,12 @@ def note(config: Manifest, references: Mapping[str, Reference]) -> str:
     lines = [
         "Scores are D4RL-normalised (100 is its expert, 0 a random policy), or returns where an "
         "environment has no reference; errors are held-out squared errors in normalised units. Mean ± "
-        "standard deviation over seeds; IQM with its 95 % bootstrap interval over seeds and episodes. A "
-        "return target is chosen on other episodes than those reported. Published figures are the "
-        "maximum over a training run, on D4RL's data; which role they are of is not known here."
+        "standard deviation over seeds; IQM with its 95 % bootstrap interval over seeds and episodes: "
+        "with two seeds that of an error is no more than their range, and the draw of the episodes, "
+        "which all seeds share, is not in it. A return target is chosen on other episodes than those "
+        "reported. Best is the checkpoint with the lowest loss on the held-out episodes, whose actions "
+        "are all known. Published figures are the maximum over a training run, on D4RL's data; which "
+        "role an MTM's are of is not known here."
     ]
     for dataset, fingerprint in config.data.items():
         if fingerprint in references:
@@ -237,7 +238,7 @@ def for_people(summary: pd.DataFrame) -> pd.DataFrame:
         if not row["seeds"]:
             return ""
         low, iqm, high = (number(row[name], row["metric"]) for name in ("low", "iqm", "high"))
-        return f"{iqm} [{low}, {high}]"
+        return f"{iqm} [{low}, {high}]" if low else iqm
 
     def published(row: pd.Series) -> str:
         spread = "" if pd.isna(row["published_std"]) else f" ± {row['published_std']:g}"
@@ -245,7 +246,7 @@ def for_people(summary: pd.DataFrame) -> pd.DataFrame:
 
     shown = pd.DataFrame(
         {
-            "dataset": ordered["dataset"].map(family),
+            "dataset": ordered["dataset"].map(short_names(ordered["dataset"])),
             "arm": ordered["arm"],
             "level": ordered["level"].map(_level),
             "role": ordered["role"].map(lambda role: ROLE_NAMES.get(role, role)),
@@ -264,7 +265,7 @@ def pivot(summary: pd.DataFrame, study: Study) -> pd.DataFrame:
     """The table as the paper lays it out: mean ± std of the last checkpoint."""
     last = summary[summary["checkpoint"] == "last"].copy()
     last["text"] = [_mean_std(row) for _, row in last.iterrows()]
-    last["dataset"] = last["dataset"].map(family)
+    last["dataset"] = last["dataset"].map(short_names(last["dataset"]))
     last["role"] = last["role"].map(lambda role: ROLE_NAMES.get(role, role)) + last["metric"].map(
         {"score": "", "return": " (return)", "error": " (error)"}
     )
@@ -304,5 +305,5 @@ def open_loop_curves(config: Manifest, references: Mapping[str, Reference]) -> p
 
 
 def _metric_name(row: pd.Series) -> str:
-    words = [family(row["dataset"]), row["arm"], _level(row["level"]), row["role"], row["metric"]]
+    words = [row["dataset"], row["arm"], _level(row["level"]), row["role"], row["metric"]]
     return "/".join(word.replace(" ", "-").lower() for word in words if word)

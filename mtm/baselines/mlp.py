@@ -38,7 +38,7 @@ class MLPConfig:
     """Hidden layers."""
 
     def __post_init__(self) -> None:
-        if self.role not in INPUTS:
+        if get_role(self.role).name not in INPUTS:
             raise UserError(f"there is no MLP for role {self.role!r}; there are {', '.join(INPUTS)}")
         if self.width < 1 or self.hidden_layers < 1:
             raise UserError("width and hidden_layers must be at least 1")

@@ -66,7 +66,7 @@ def test_an_mlp_has_one_role() -> None:
         mlp_learner("bc").policy("rcbc")
 
 
-@pytest.mark.parametrize("role", ["goal", "waypoint", "two-stage", "pilot"])
+@pytest.mark.parametrize("role", ["goal", "waypoint", "two-stage"])
 def test_a_role_without_an_mlp_is_refused(role: str) -> None:
     with pytest.raises(
         UserError, match=f"there is no MLP for role '{role}'; there are bc, rcbc, id, fd"

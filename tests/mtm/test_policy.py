@@ -269,7 +269,7 @@ def test_a_goal_of_another_shape_is_refused(role: str, shape: tuple[int, ...]) -
 
 @pytest.mark.parametrize("due", [None, 0, -2, np.array([3, 0])])
 def test_a_waypoint_that_is_not_due_later_is_refused(due: int | np.ndarray | None) -> None:
-    with pytest.raises(UserError, match=r"waypoint is due in .* steps; give due=1 or more"):
+    with pytest.raises(UserError, match=r"waypoint is due in .* steps; give a whole number from 1"):
         fakes.mtm_learner().policy("waypoint", 2, goal=GOALS[0], due=due)
 
 

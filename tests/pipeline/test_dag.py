@@ -123,6 +123,20 @@ def test_after_a_failure_only_what_is_missing_runs_in_the_same_mlflow_runs(tmp_p
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_what_does_not_depend_on_a_failed_stage_is_finished(tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+
+    def node(name: str, *upstream: Node, **config: Any) -> Node:
+        return Node("leaf", 1, leaf, {"name": name, "calls": str(calls), **config}, upstream, name)
+
+    # c waits for a; b fails at once, and d needs both.
+    last = node("d", node("b", fail="bug"), node("c", node("a")))
+    with pytest.raises(StageError, match="stage leaf b failed"):
+        runner(tmp_path / "runs").run("test", last)
+    assert sorted(calls.read_text()) == list("abc")
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_users_mistake_in_a_stage_stays_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^the value is wrong; use another$"):
         runner(tmp_path / "runs").run("test", diamond(tmp_path / "calls", fail="user"))

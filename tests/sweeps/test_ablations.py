@@ -9,7 +9,18 @@ import pytest
 from mtm import UserError
 from pipeline.config import Experiment
 from pipeline.dag import Node
-from sweeps.ablations import Arm, Manifest, Study, Sweep, build, cells, family, override
+from sweeps.ablations import (
+    Arm,
+    Manifest,
+    Study,
+    Sweep,
+    build,
+    cells,
+    check,
+    family,
+    override,
+    short_names,
+)
 from sweeps.studies import STUDIES
 
 
@@ -163,6 +174,18 @@ def test_the_minari_benchmark_names_the_published_sets() -> None:
 def test_an_empty_sweep_is_refused(changes: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"at least"):
         smoke("capabilities", **changes)
+
+
+def test_datasets_of_one_family_keep_their_whole_names() -> None:
+    given = ("mtm/hopper/expert-v0", "mujoco/hopper/expert-v0", "mtm/hopper/replay-v0")
+    assert short_names(given) == {given[0]: given[0], given[1]: given[1], given[2]: "hopper/replay"}
+
+
+def test_what_the_arms_set_cannot_be_changed_from_outside() -> None:
+    study, base = smoke("data-efficiency")
+    check(study, base, replace(base, optim=replace(base.optim, steps=7), seeds=5))
+    with pytest.raises(UserError, match=r"data.fraction is what data-efficiency sets for its arms"):
+        check(study, base, replace(base, data=replace(base.data, fraction=0.5)))
 
 
 def test_an_arm_without_a_change_is_the_base() -> None:

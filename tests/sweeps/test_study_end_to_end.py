@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 
-from pipeline.tracking import FINGERPRINT, Tracking
+from pipeline.tracking import FINGERPRINT
 from tests import fakes
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -33,9 +34,11 @@ def arguments(folder: Path) -> list[str]:
 
 def finished(folder: Path) -> dict[str, int]:
     """When each stage ended that MLflow has as finished, by fingerprint; each once, or it is an error."""
-    if not (folder / "mlflow.db").exists():
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("mtm") if (folder / "mlflow.db").exists() else None
+    if experiment is None:
         return {}
-    runs = Tracking(f"sqlite:///{folder}/mlflow.db", "mtm")._search("attributes.status = 'FINISHED'")
+    runs = client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")
     stages = [run for run in runs if FINGERPRINT in run.data.tags]
     ended = {run.data.tags[FINGERPRINT]: run.info.end_time for run in stages}
     assert len(ended) == len(stages), "a stage was run twice"
@@ -43,7 +46,7 @@ def finished(folder: Path) -> dict[str, int]:
 
 
 def test_a_killed_study_runs_only_what_is_missing_and_its_table_comes_from_mlflow(
-    mtm_command: Command, tmp_path: Path
+    mtm_command: Command, mistake: Callable[..., str], tmp_path: Path
 ) -> None:
     fakes.pendulum_dataset(tmp_path / "minari", DATASET)
     runs = tmp_path / "runs"
@@ -52,17 +55,20 @@ def test_a_killed_study_runs_only_what_is_missing_and_its_table_comes_from_mlflo
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while process.poll() is None and len(list(runs.glob("pretrain/*/last.safetensors"))) < 3:
-        time.sleep(0.05)
+    while process.poll() is None and len(finished(runs)) < 3:
+        time.sleep(0.2)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = finished(runs)
-    assert 2 <= len(before) < STAGES, "it was killed at the wrong moment"
+    assert 3 <= len(before) < STAGES, "it was over before it could be killed"
 
     # What is there so far is a table already, with the rest missing.
     partly = mtm_command("table", "mask-patterns smoke", "--storage-path", str(runs))
     assert partly.returncode == 0, partly.stderr
     assert "missing" in partly.stdout
+    assert "has no run with the name or id 'mask-patterns'" in mistake(
+        "table", "mask-patterns", "--storage-path", str(runs)
+    )
 
     resumed = mtm_command(*arguments(runs))
     assert resumed.returncode == 0, resumed.stderr
@@ -81,7 +87,7 @@ def test_a_killed_study_runs_only_what_is_missing_and_its_table_comes_from_mlflo
     again = mtm_command("table", "mask-patterns smoke", "--storage-path", str(runs))
     assert again.returncode == 0, again.stderr
     pd.testing.assert_frame_equal(
-        pd.read_csv(runs / "tables" / "mask-patterns smoke" / "results.csv"), written
+        pd.read_csv(runs / "tables" / "mask-patterns-smoke" / "results.csv"), written
     )
 
 
@@ -89,7 +95,12 @@ def test_a_killed_study_runs_only_what_is_missing_and_its_table_comes_from_mlflo
     ("given", "expected"),
     [
         (["table", "capabilities"], "there are no runs in"),
-        (["table", "capability"], "unknown study 'capability'"),
+        (["run", "heteromodal", "--data.dataset-id", "mtm/walker2d/expert-v0"], "use --datasets"),
+        (
+            ["run", "heteromodal", "--heteromodal.labelled-fraction", "0.5"],
+            "heteromodal.labelled_fraction is what heteromodal sets for its arms",
+        ),
+        (["run", "data-efficiency", "--data.held-out", "0.2"], "hold out less"),
         (["run", "capabilties"], "did you mean capabilities?"),
         (["run", "mask-patterns", "--seeds", "0"], "seeds is 0; at least 1 is needed"),
         (["run", "mask-patterns", "--mask.pattern", "bert"], "names 'bert'; the patterns are"),

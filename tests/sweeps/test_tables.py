@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.tracking import Reference
+from pipeline.evaluate import ROWS
+from pipeline.tracking import Reference, Tracking
 from sweeps import tables
 from sweeps.ablations import Entry, Manifest
 from sweeps.studies import STUDIES
@@ -66,18 +67,18 @@ def test_a_missing_cell_is_missing_and_never_a_number() -> None:
 
 def test_the_interval_covers_seeds_as_well_as_episodes() -> None:
     """Two seeds that differ, each with equal episodes: resampling episodes alone would see no spread."""
-    iqm, low, high = tables.iqm_interval([np.full(10, 0.0), np.full(10, 100.0)])
+    iqm, low, high = tables.iqm_interval(np.array([np.full(10, 0.0), np.full(10, 100.0)]))
     assert (low, iqm, high) == (0.0, 50.0, 100.0)
 
 
 def test_the_iqm_forgets_the_outer_quarters() -> None:
     values = np.array([-1000.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1000.0])
-    assert tables.iqm_interval([values])[0] == pytest.approx(3.5)
+    assert tables.iqm_interval(values[None])[0] == pytest.approx(3.5)
 
 
 def test_the_interval_is_that_of_theory_for_one_seed_of_normal_values() -> None:
     values = np.random.default_rng(0).normal(0.0, 1.0, 400)
-    _, low, high = tables.iqm_interval([values])
+    _, low, high = tables.iqm_interval(values[None])
     # The interquartile mean of a normal sample has a variance of 1.2 / n.
     assert high - low == pytest.approx(2 * 1.96 * np.sqrt(1.2 / 400), rel=0.15)
 
@@ -90,6 +91,43 @@ def test_published_figures_stand_beside_their_arm_and_level() -> None:
     )
     assert table[table["checkpoint"] == "last"]["published_mean"].to_list() == [110.79, 73.74]
     assert summary(ALL)["published_mean"].isna().all()
+
+
+def test_a_played_cell_is_scored_on_its_reported_episodes_from_mlflow_alone(tmp_path: Path) -> None:
+    tracking = Tracking(f"sqlite:///{tmp_path}/mlflow.db", "mtm", str(tmp_path / "artifacts"))
+    played = entry("MTM", 0, ("bc", "rcbc"))
+    run = tracking.stage_run("evaluate", played.fingerprint, "")
+    episodes = pd.DataFrame(
+        [
+            # Target 0.8 is the best on the selection half; its report half is what counts.
+            ("rcbc", 0.7, "selection", 10.0),
+            ("rcbc", 0.7, "report", 99.0),
+            ("rcbc", 0.8, "selection", 20.0),
+            ("rcbc", 0.8, "report", 30.0),
+            ("bc", np.nan, "selection", 1.0),
+            ("bc", np.nan, "report", 2.0),
+        ],
+        columns=["role", "target", "half", "return"],
+    ).assign(checkpoint="last")
+    episodes["score"] = episodes["return"] / 10.0
+    run.log_bytes(episodes.to_parquet(index=False), ROWS)
+    facts = {"checkpoints": ["last"]}
+    reference = Reference("evaluate", played.fingerprint, run.run_id, "nowhere", facts, {ROWS: 1})
+    config = Manifest("heteromodal", (played,), {})
+    rows = tables.results(config, {played.fingerprint: reference}, tracking.uri)
+    last = rows[rows["checkpoint"] == "last"]
+    assert dict(zip(last["role"], last["value"], strict=True)) == {"rcbc": 3.0, "bc": 0.2}
+    # One episode of one seed has no interval.
+    assert tables.summarise(rows, config)[["low", "high", "std"]].isna().all(axis=None)
+
+
+def test_a_cell_that_could_not_be_played_is_missing() -> None:
+    unplayed = entry("MLP", 0, ("bc",))
+    config = Manifest("capabilities", (unplayed,), {})
+    table = tables.summarise(
+        tables.results(config, {unplayed.fingerprint: reference(unplayed)}, ""), config
+    )
+    assert table["seeds"].eq(0).all()
 
 
 def test_every_format_holds_the_numbers(tmp_path: Path) -> None:
