@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import mlflow
 import pandas as pd
 import pytest
 
@@ -34,6 +33,8 @@ def arguments(folder: Path) -> list[str]:
 
 def finished(folder: Path) -> dict[str, int]:
     """When each stage ended that MLflow has as finished, by fingerprint; each once, or it is an error."""
+    import mlflow  # after pipeline.tracking, which sets how much it says
+
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("mtm") if (folder / "mlflow.db").exists() else None
     if experiment is None:
