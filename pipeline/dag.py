@@ -243,7 +243,8 @@ class Runner:
             future = _execute.options(**how, name=node.name).remote(job, *upstream)
             futures[node.fingerprint], waiting[future] = future, node
         done: dict[str, Reference] = {}
-        failed: dict[str, UserError | StageError] = {}
+        failed: list[tuple[Node, UserError | StageError]] = []
+        culprits: list[UserError | StageError] = []
         try:
             with display:
                 while waiting:
@@ -254,20 +255,24 @@ class Runner:
                         try:
                             reference = _result(future, node)
                         except (UserError, StageError) as error:
-                            if not any(up.fingerprint in failed for up in node.upstream):
-                                display.finished(node.name, None, str(error))
-                            failed[node.fingerprint] = error
+                            failed.append((node, error))
                             continue
                         done[node.fingerprint] = reference
                         text = self._last_line(reference)
                         display.finished(node.name, reference.facts["seconds"], text)
+                    # A stage fails with whatever it depends on; the one to name had all it needs.
+                    there = done.keys() | reused.keys()
+                    for stage, why in failed:
+                        if why not in culprits and {up.fingerprint for up in stage.upstream} <= there:
+                            culprits.append(why)
+                            display.finished(stage.name, None, str(why))
         except BaseException:
             for future in waiting:
                 ray.cancel(future, force=True)
             self.tracking.stop(node.fingerprint for node in waiting.values())
             raise
-        if failed:
-            raise next(iter(failed.values()))
+        if culprits:
+            raise culprits[0]
         return done
 
     def _last_line(self, reference: Reference) -> str:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import mtm
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
@@ -96,7 +98,9 @@ def test_the_ui_answers(runs: Path) -> None:
 def test_a_snippet_runs(snippet: str, runs: Path) -> None:
     """In a folder where ``model.safetensors`` is what a run of the README has left."""
     path = next(
-        p for p in sorted(runs.glob("pretrain/*/last.safetensors")) if p.stat().st_size > 50_000
+        p
+        for p in sorted(runs.glob("pretrain/*/last.safetensors"))
+        if (learner := mtm.load(p)).kind == "mtm" and "hopper" in learner.facts["dataset_id"]
     )
     code = snippet.replace("model.safetensors", str(path))
     assert code != snippet

@@ -104,7 +104,7 @@ def test_two_stage_depends_on_what_it_imagines() -> None:
 @KINDS
 @pytest.mark.parametrize(
     ("role", "position"),
-    [("bc", 0), ("rcbc", 3), ("id", 2), ("fd", 2), ("goal", 0), ("waypoint", 0), ("two-stage", 2)],
+    [("bc", 0), ("rcbc", 3), ("id", 2), ("fd", 2), ("goal", 0), ("two-stage", 2)],
 )
 def test_the_held_out_error_is_taken_at_the_roles_last_position(
     bins: TokenizerConfig, role: str, position: int
@@ -118,6 +118,18 @@ def test_the_held_out_error_is_taken_at_the_roles_last_position(
     by_hand = float((wrong / learner.tokenizer[output].std).square().mean())
     parts = [{n: v[:5] for n, v in batch.items()}, {n: v[5:] for n, v in batch.items()}]
     assert held_out_error(learner, role, parts) == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_a_waypoints_error_is_the_mean_over_all_distances() -> None:
+    learner, batch = fakes.mtm_learner().eval(), fakes.windows(7)
+    actions = learner.tokenizer["actions"]
+    with torch.inference_mode():
+        errors = [
+            (learner.predict(ROLES["waypoint"], batch, 0, ahead) - batch["actions"][:, 0]) / actions.std
+            for ahead in (1, 2, 3)
+        ]
+    by_hand = float(torch.stack(errors).square().mean())
+    assert held_out_error(learner, "waypoint", [batch]) == pytest.approx(by_hand, rel=1e-4)
 
 
 def test_scoring_leaves_a_learner_in_the_mode_it_was_in() -> None:
