@@ -1,6 +1,6 @@
 """Masked trajectory models: one transformer that acts in many roles by choice of the mask.
 
->>> policy = mtm.load("model.safetensors").policy("rcbc", num_envs=8, target=0.9)  # doctest: +SKIP
+>>> policy = mtm.load("model.safetensors").policy("rcbc", num_envs=8, target=0.7)  # doctest: +SKIP
 >>> actions = policy.act(observations)  # doctest: +SKIP
 """
 
