@@ -99,16 +99,17 @@ def _overrides(config: type[Config] | Any, default: Config, prog: str, rest: lis
     def parse() -> Config:
         return tyro.cli(config, default=default, prog=prog, args=rest)
 
-    if {"-h", "--help"} & set(rest):
-        return parse()
+    if any(word in ("-h", "--help") or word.startswith("--tyro-") for word in rest):
+        return parse()  # it prints for the user, and ends
     said = io.StringIO()
     # tyro draws the box that is taken apart below for the encoding of what it thinks is the terminal.
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(terminal):
-            return parse()
-    except SystemExit:
-        pass
+    with (
+        contextlib.redirect_stderr(said),
+        contextlib.redirect_stdout(terminal),
+        contextlib.suppress(SystemExit),  # what it said is raised below, on one line
+    ):
+        return parse()
     text = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
     lines = [line.strip(" │") for line in text.splitlines() if line.startswith("│")]
     sections = " ".join(lines).split("────")
